@@ -1,0 +1,59 @@
+"""LangChain integration for thinnest.ai, a service that hosts AI agents."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_thinnest.chat_models import ChatThinnest
+    from langchain_thinnest.errors import (
+        ThinnestAuthenticationError,
+        ThinnestBalanceError,
+        ThinnestConnectionError,
+        ThinnestError,
+        ThinnestGenerationError,
+        ThinnestInterruptedError,
+        ThinnestNotFoundError,
+        ThinnestPermissionError,
+        ThinnestProtocolError,
+        ThinnestRateLimitError,
+        ThinnestRequestError,
+        ThinnestServerError,
+        ThinnestStreamError,
+        ThinnestTimeoutError,
+    )
+
+__all__ = [
+    "ChatThinnest",
+    "ThinnestAuthenticationError",
+    "ThinnestBalanceError",
+    "ThinnestConnectionError",
+    "ThinnestError",
+    "ThinnestGenerationError",
+    "ThinnestInterruptedError",
+    "ThinnestNotFoundError",
+    "ThinnestPermissionError",
+    "ThinnestProtocolError",
+    "ThinnestRateLimitError",
+    "ThinnestRequestError",
+    "ThinnestServerError",
+    "ThinnestStreamError",
+    "ThinnestTimeoutError",
+]
+
+_HOMES = {"ChatThinnest": "langchain_thinnest.chat_models"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: importing the package costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name, "langchain_thinnest.errors")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

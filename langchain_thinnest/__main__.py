@@ -1,0 +1,162 @@
+"""`python -m langchain_thinnest`: watch an agent answer, in the terminal.
+
+It streams a LangChain pipeline (prompt | ChatThinnest | parser) over real HTTP: text as it
+comes, tool calls and results apart from it by a callback handler, usage at the end. With a
+question it answers that; without one, on a terminal, it is a small chat with a session.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import LLMResult
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable
+
+from langchain_thinnest import ChatThinnest, ThinnestError
+
+_QUESTION = "What are applications of machine learning in 2026?"
+_LIVE = "set THINNEST_API_KEY and THINNEST_AGENT_ID to ask the live service"
+_SHOWN = 160
+
+
+class TerminalHandler(BaseCallbackHandler):
+    """Prints what the agent's tools do, apart from the text, and the usage at the end."""
+
+    def __init__(self) -> None:
+        """Begin at the start of a line."""
+        self.at_line_start = True
+        self._dim, self._plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
+
+    def text(self, text: str) -> None:
+        """Print a piece of the answer."""
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            self.at_line_start = text.endswith("\n")
+
+    def note(self, note: str) -> None:
+        """Print a line that is no part of the answer."""
+        before = "" if self.at_line_start else "\n"
+        sys.stdout.write(f"{before}{self._dim}  {note}{self._plain}\n")
+        sys.stdout.flush()
+        self.at_line_start = True
+
+    def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> None:
+        """Print a tool call."""
+        inputs = kwargs.get("inputs")
+        shown = input_str if inputs is None else json.dumps(inputs, ensure_ascii=False)
+        self.note(f"[tool call]   {serialized['name']} {_short(shown)}")
+
+    def on_tool_end(self, output: Any, **_: Any) -> None:
+        """Print a tool's result."""
+        self.note(f"[tool result] {output.name} -> {_short(output.text)}")
+
+    def on_tool_error(self, error: BaseException, **_: Any) -> None:
+        """Print why a tool has no result."""
+        self.note(f"[tool error]  {_short(str(error))}")
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        """Print the usage."""
+        message = getattr(response.generations[0][0], "message", None)
+        usage = message.usage_metadata if isinstance(message, AIMessage) else None
+        if usage:
+            self.note(
+                f"[usage]       {usage['input_tokens']} tokens in, "
+                f"{usage['output_tokens']} out, {usage['total_tokens']} in all"
+            )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answer a question, or chat.
+
+    Returns:
+        The exit status: 1 if the agent gave no whole answer.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m langchain_thinnest",
+        description="Stream an agent's answer, with what its tools do, through LangChain.",
+        epilog=f"It asks an emulator on this machine; {_LIVE}.",
+    )
+    parser.add_argument("question", nargs="*", help="without one: a chat, on a terminal")
+    question = " ".join(parser.parse_args(argv).question)
+    with ExitStack() as stack:
+        model = _live() or _emulated(stack)
+        if question or not sys.stdin.isatty():
+            print(f"> {question or _QUESTION}")
+            return _ask(model, question or _QUESTION, session_id=None)
+        return _chat(model)
+
+
+def _live() -> ChatThinnest | None:
+    agent_id = os.environ.get("THINNEST_AGENT_ID")
+    if not agent_id or not (
+        os.environ.get("THINNEST_API_KEY") or os.environ.get("THINNESTAI_API_KEY")
+    ):
+        return None
+    model = ChatThinnest(agent_id=agent_id)
+    print(f"Asking {agent_id} at {model.base_url}.\n")
+    return model
+
+
+def _emulated(stack: ExitStack) -> ChatThinnest:
+    from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
+    from langchain_thinnest.emulator.demo import paced
+
+    emulator = stack.enter_context(ThinnestEmulator({"ag_demo": paced(demo_agent, 0.02)}))
+    print(f"Asking the emulator on this machine ({_LIVE}).\n")
+    return ChatThinnest(
+        agent_id="ag_demo", api_key=emulator.api_key, base_url=emulator.base_url
+    )
+
+
+def _ask(model: ChatThinnest, question: str, session_id: str | None) -> int:
+    prompt = ChatPromptTemplate([("human", "{question}")])
+    chain: Runnable[dict[str, str], str] = prompt | model | StrOutputParser()
+    terminal = TerminalHandler()
+    try:
+        for text in chain.stream(
+            {"question": question},
+            {"callbacks": [terminal], "configurable": {"session_id": session_id}},
+        ):
+            terminal.text(text)
+    except ThinnestError as error:
+        terminal.note(f"[error]       {error}")
+        return 1
+    return 0
+
+
+def _chat(model: ChatThinnest) -> int:
+    print("A chat; the agent remembers it. Ctrl+D ends it.\n")
+    session_id = f"terminal-{uuid4().hex}"
+    status = 0
+    while (question := _typed()) is not None:
+        if question:
+            status = _ask(model, question, session_id)
+    print()
+    return status
+
+
+def _typed() -> str | None:
+    try:
+        return input("> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

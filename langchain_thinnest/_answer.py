@@ -1,0 +1,218 @@
+"""The turn → LangChain: one message, or chunks, or content blocks, of the same answer.
+
+`content` is one string, whether or not tools ran. The server's tools ride beside it in
+`additional_kwargs["server_tools"]`, each with the text offset where it happened:
+
+    {"type": "call", "id": ..., "name": ..., "args": {...}, "offset": 83}
+    {"type": "result", "id": ..., "name": ..., "result": ..., "offset": 83}
+
+`content_blocks` interleaves the two, by the translator registered here for the provider
+`thinnest`. `tool_calls` stays empty: an agent loop would run again what the server ran.
+This module knows nothing of how an answer is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, cast
+
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
+from langchain_core.messages.block_translators import register_translator
+from langchain_core.messages.content import ContentBlock
+from langchain_core.outputs import ChatGenerationChunk
+
+from langchain_thinnest._turn import (
+    End,
+    Piece,
+    ServerTool,
+    ServerToolCall,
+    ServerToolResult,
+    Turn,
+)
+
+PROVIDER = "thinnest"
+SERVER_TOOLS = "server_tools"
+
+
+class Answer:
+    """LangChain's views of one turn."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        *,
+        agent_id: str,
+        session_id: str | None,
+        as_blocks: bool,
+    ) -> None:
+        """Make the views.
+
+        Args:
+            turn: The turn to view.
+            agent_id: The agent that answers; it takes the place of a model's name.
+            session_id: The session that was sent.
+            as_blocks: Make `content` content blocks (`output_version="v1"`), not a string.
+        """
+        self.turn = turn
+        self.rate_limit: dict[str, int] | None = None
+        """What the response's headers say of the rate limit, once they came."""
+        self._agent_id = agent_id
+        self._session_id = session_id
+        self._as_blocks = as_blocks
+        self._metadata = {"model_provider": PROVIDER}
+        if as_blocks:
+            self._metadata["output_version"] = "v1"
+        # Blocks of a v1 stream, so that chunks add up to them: a piece of text goes on with
+        # the block before it, and a tool begins one of its own.
+        self._block = -1
+        self._block_is_text = False
+
+    def message(self) -> AIMessage:
+        """The answer so far as one message: whole once the turn is over."""
+        turn = self.turn
+        message = AIMessage(
+            content=turn.text,
+            additional_kwargs=_raw(turn.tools),
+            response_metadata=self._response_metadata(),
+            usage_metadata=turn.usage,
+        )
+        if self._as_blocks:
+            content = cast("list[str | dict[Any, Any]]", message.content_blocks)
+            message.content = content
+            message.response_metadata["output_version"] = "v1"
+        return message
+
+    def chunk(self, piece: Piece) -> ChatGenerationChunk:
+        """One piece of the answer as a chunk; the last one holds no text, but the usage."""
+        if isinstance(piece, End):
+            return self._last_chunk()
+        if self._as_blocks:
+            return self._block_chunk(piece)
+        if isinstance(piece, str):
+            message = AIMessageChunk(content=piece, response_metadata=self._metadata)
+        else:
+            message = AIMessageChunk(
+                content="",
+                additional_kwargs=_raw([piece]),
+                response_metadata=self._metadata,
+            )
+        return ChatGenerationChunk(message=message)
+
+    def _last_chunk(self) -> ChatGenerationChunk:
+        return ChatGenerationChunk(
+            message=AIMessageChunk(
+                content=[] if self._as_blocks else "",
+                response_metadata={**self._metadata, **self._response_metadata()},
+                usage_metadata=self.turn.usage,
+                chunk_position="last",
+            )
+        )
+
+    def _block_chunk(self, piece: str | ServerTool) -> ChatGenerationChunk:
+        is_text = isinstance(piece, str)
+        if not (is_text and self._block_is_text):
+            self._block += 1
+        self._block_is_text = is_text
+        block: dict[str, Any] = (
+            {"type": "text", "text": piece} if isinstance(piece, str) else _block(piece)
+        )
+        return ChatGenerationChunk(
+            message=AIMessageChunk(
+                content=[{**block, "index": self._block}],
+                additional_kwargs={} if isinstance(piece, str) else _raw([piece]),
+                response_metadata=self._metadata,
+            )
+        )
+
+    def _response_metadata(self) -> dict[str, Any]:
+        turn = self.turn
+        metadata: dict[str, Any] = {
+            "model_provider": PROVIDER,
+            "model_name": self._agent_id,
+        }
+        if turn.is_over:
+            metadata["finish_reason"] = "stop_sequence" if turn.is_cut else "stop"
+        session_id = self._session_id or turn.server_session_id
+        if session_id:
+            metadata["session_id"] = session_id
+        if turn.server_session_id and turn.server_session_id != session_id:
+            metadata["server_session_id"] = turn.server_session_id
+        if self.rate_limit:
+            metadata["rate_limit"] = self.rate_limit
+        return metadata
+
+
+def tool_message(result: ServerToolResult) -> ToolMessage:
+    """A tool's result as the message that an agent loop would have made of it."""
+    return as_tool_message(result.id, result.name, result.result)
+
+
+def as_tool_message(call_id: str, name: str, output: Any) -> ToolMessage:
+    """A tool's output as a message: a string as it is, anything else as JSON."""
+    if isinstance(output, str):
+        return ToolMessage(output, tool_call_id=call_id, name=name)
+    text = json.dumps(output, ensure_ascii=False, default=str)
+    return ToolMessage(text, tool_call_id=call_id, name=name, artifact=output)
+
+
+def _raw(tools: Iterable[ServerTool]) -> dict[str, Any]:
+    raw = [
+        {
+            "type": "call",
+            "id": tool.id,
+            "name": tool.name,
+            "args": tool.args,
+            "offset": tool.offset,
+        }
+        if isinstance(tool, ServerToolCall)
+        else {
+            "type": "result",
+            "id": tool.id,
+            "name": tool.name,
+            "result": tool.result,
+            "offset": tool.offset,
+        }
+        for tool in tools
+    ]
+    return {SERVER_TOOLS: raw} if raw else {}
+
+
+def _block(tool: ServerTool) -> dict[str, Any]:
+    return _block_of_raw(_raw([tool])[SERVER_TOOLS][0])
+
+
+def _block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
+    if raw["type"] == "call":
+        return {
+            "type": "server_tool_call",
+            "id": raw["id"],
+            "name": raw["name"],
+            "args": raw["args"],
+        }
+    return {
+        "type": "server_tool_result",
+        "tool_call_id": raw["id"],
+        "status": "success",
+        "output": raw["result"],
+        "extras": {"name": raw["name"]},
+    }
+
+
+def _content_blocks(message: AIMessage) -> list[ContentBlock]:
+    """The translator: text and tools, interleaved as they happened."""
+    if not isinstance(message.content, str):
+        raise NotImplementedError  # not written by `Answer`: the framework knows what to do
+    text, at = message.content, 0
+    blocks: list[dict[str, Any]] = []
+    for raw in message.additional_kwargs.get(SERVER_TOOLS, ()):
+        if at < raw["offset"] <= len(text):
+            blocks.append({"type": "text", "text": text[at : raw["offset"]]})
+            at = raw["offset"]
+        blocks.append(_block_of_raw(raw))
+    if text[at:]:
+        blocks.append({"type": "text", "text": text[at:]})
+    return cast("list[ContentBlock]", blocks)
+
+
+register_translator(PROVIDER, _content_blocks, _content_blocks)

@@ -1,0 +1,112 @@
+"""One call to an agent: request out, pieces of the answer in; sync and async.
+
+This is the one place where the steps meet: the client's bytes go through the turn, and every
+view of the answer (message, chunks, events, tool runs) is fed from the pieces that come out.
+The two functions differ only in how they wait for bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Iterator
+from dataclasses import dataclass
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+
+from langchain_thinnest._answer import Answer
+from langchain_thinnest._client import Endpoint, aopen_stream, open_stream
+from langchain_thinnest._limits import RetryPolicy
+from langchain_thinnest._tool_runs import AsyncToolRuns, ToolRuns
+from langchain_thinnest._turn import Piece
+from langchain_thinnest.errors import ThinnestStreamError
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call needs.
+
+    Attributes:
+        endpoint: Where the message goes.
+        body: The JSON to send.
+        policy: When it may be sent again.
+        answer: Gathers the answer.
+    """
+
+    endpoint: Endpoint
+    body: bytes
+    policy: RetryPolicy
+    answer: Answer
+
+
+def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, None, None]:
+    """Send the message and read the answer.
+
+    Args:
+        call: What to send, and where to.
+        run: The model's run, which is told of retries, and below which the tools run.
+
+    Yields:
+        The pieces of the answer as they come, `End` last.
+
+    Raises:
+        ThinnestError: If the answer is not whole; see `errors`.
+    """
+    turn = call.answer.turn
+    tools = ToolRuns(turn, run)
+    with _partial(call.answer):
+        try:
+            on_retry = run.on_retry if run else None
+            with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
+                call.answer.rate_limit = response.rate_limit
+                for data in response:
+                    for piece in turn.feed(data):
+                        if type(piece) is not str:
+                            tools.see(piece)
+                        yield piece
+                    if turn.is_over:
+                        break
+                if turn.is_done:
+                    response.drain()
+        except BaseException as error:
+            tools.fail(error)
+            raise
+
+
+async def aread(
+    call: Call, run: AsyncCallbackManagerForLLMRun | None
+) -> AsyncGenerator[Piece, None]:
+    """The async twin of `read`."""
+    turn = call.answer.turn
+    tools = AsyncToolRuns(turn, run)
+    with _partial(call.answer):
+        try:
+            on_retry = run.on_retry if run else None
+            async with aopen_stream(
+                call.endpoint, call.body, call.policy, on_retry
+            ) as response:
+                call.answer.rate_limit = response.rate_limit
+                async for data in response:
+                    for piece in turn.feed(data):
+                        if type(piece) is not str:
+                            await tools.see(piece)
+                        yield piece
+                    if turn.is_over:
+                        break
+                if turn.is_done:
+                    await response.adrain()
+        except BaseException as error:
+            await tools.fail(error)
+            raise
+
+
+@contextlib.contextmanager
+def _partial(answer: Answer) -> Iterator[None]:
+    """Give an error of the stream the message so far."""
+    try:
+        yield
+    except ThinnestStreamError as error:
+        error.partial = answer.message()
+        raise

@@ -1,0 +1,535 @@
+"""One POST, opened with retries, as a stream of bytes; sync and async.
+
+Everything that a server can answer becomes an error of this package here, and everything
+that httpx can raise. The API key exists as text only inside `_BearerAuth`, while a request
+is being signed, and errors are raised outside the `except` that caught httpx's, whose
+request holds the signed headers: so no traceback leads to the key.
+This module knows nothing of what the bytes mean, and nothing of LangChain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import ssl
+import weakref
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from threading import Lock
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
+from tenacity.stop import stop_after_attempt
+
+from langchain_thinnest._limits import RetryPolicy, asked_wait, rate_limit
+from langchain_thinnest.errors import (
+    ThinnestAuthenticationError,
+    ThinnestBalanceError,
+    ThinnestConnectionError,
+    ThinnestError,
+    ThinnestInterruptedError,
+    ThinnestNotFoundError,
+    ThinnestPermissionError,
+    ThinnestProtocolError,
+    ThinnestRateLimitError,
+    ThinnestRequestError,
+    ThinnestServerError,
+    ThinnestStreamError,
+    ThinnestTimeoutError,
+)
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
+_USER_AGENT = f"langchain-thinnest/{version('langchain-thinnest')}"
+_HEADERS = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",  # a compressor gathers events before it lets one go
+    "Content-Type": "application/json",
+}
+_ERROR_BODY_BYTES = 64 * 1024
+_DETAIL_CHARS = 500
+_DRAIN_SECONDS = 0.5
+_BY_STATUS: dict[int, tuple[type[ThinnestError], str]] = {
+    401: (
+        ThinnestAuthenticationError,
+        "The API key is missing or invalid. Set THINNEST_API_KEY or pass api_key=...",
+    ),
+    402: (ThinnestBalanceError, "The account's balance is insufficient"),
+    403: (ThinnestPermissionError, "This API key may not use the agent"),
+    404: (ThinnestNotFoundError, "There is no such agent"),
+    429: (ThinnestRateLimitError, "The rate limit is exceeded"),
+}
+# Failures before a connection was made: the server surely did not take the message.
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where requests go, and how.
+
+    Attributes:
+        base_url: Without a slash at the end.
+        api_key: The key that signs the requests.
+        timeout: httpx's timeouts, in seconds.
+        headers: Headers to add.
+        client: The caller's own client for sync calls, used as it is.
+        async_client: The caller's own client for async calls, used as it is.
+    """
+
+    base_url: str
+    api_key: SecretStr
+    timeout: httpx.Timeout
+    headers: Mapping[str, str] = field(default_factory=dict)
+    client: httpx.Client | None = None
+    async_client: httpx.AsyncClient | None = None
+
+    @property
+    def auth(self) -> httpx.Auth:
+        """What signs a request."""
+        return _BearerAuth(self.api_key)
+
+    def request(self, client: httpx.Client | httpx.AsyncClient, body: bytes) -> httpx.Request:
+        """Build the request, without the key."""
+        is_own = client is not self.client and client is not self.async_client
+        headers = httpx.Headers({"User-Agent": _USER_AGENT})
+        headers.update(self.headers)
+        headers.update(_HEADERS)
+        return client.build_request(
+            "POST",
+            f"{self.base_url}/chat/stream",
+            content=body,
+            headers=headers,
+            timeout=self.timeout if is_own else httpx.USE_CLIENT_DEFAULT,
+        )
+
+
+class _BearerAuth(httpx.Auth):
+    def __init__(self, key: SecretStr) -> None:
+        self._key = key
+
+    def auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+        yield request
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: then no proxy stands between, and http is safe."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Response:
+    """An opened stream: status 200, and an event stream.
+
+    Iterate over it for the bytes of its body, and, last of all, the reason why there are no
+    more: an error, for the case that the answer is not whole by then.
+
+    Attributes:
+        rate_limit: What the headers say of the rate limit.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        """Wrap httpx's response, whose body has not been read."""
+        self.rate_limit = rate_limit(response.headers)
+        self._response = response
+        self._has_ended = False
+        # Without a Content-Encoding the raw bytes are the body, and cheaper to come by.
+        is_raw = "content-encoding" not in response.headers
+        if isinstance(response.stream, httpx.SyncByteStream):
+            self._chunks = response.iter_raw() if is_raw else response.iter_bytes()
+        else:
+            self._achunks = response.aiter_raw() if is_raw else response.aiter_bytes()
+
+    def __iter__(self) -> Iterator[bytes | ThinnestStreamError]:
+        return self
+
+    def __next__(self) -> bytes | ThinnestStreamError:
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            if self._has_ended:
+                raise
+            reason = _closed_early()
+        except httpx.HTTPError as error:
+            reason = _body_failure(error)
+        self._has_ended = True
+        return reason
+
+    def __aiter__(self) -> AsyncIterator[bytes | ThinnestStreamError]:
+        return self
+
+    async def __anext__(self) -> bytes | ThinnestStreamError:
+        try:
+            return await self._achunks.__anext__()
+        except StopAsyncIteration:
+            if self._has_ended:
+                raise
+            reason = _closed_early()
+        except httpx.HTTPError as error:
+            reason = _body_failure(error)
+        self._has_ended = True
+        return reason
+
+    def drain(self) -> None:
+        """Read on to the body's end, so that the connection can be used again."""
+        for _ in self:
+            pass
+
+    async def adrain(self) -> None:
+        """The async twin of `drain`; it gives up on a server that does not end the body."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._to_end(), _DRAIN_SECONDS)
+
+    async def _to_end(self) -> None:
+        async for _ in self:
+            pass
+
+    def close(self) -> None:
+        """Close the body; the connection too, unless the body was read to its end."""
+        self._response.close()
+
+    async def aclose(self) -> None:
+        """The async twin of `close`."""
+        await self._response.aclose()
+
+
+@contextlib.contextmanager
+def open_stream(
+    endpoint: Endpoint,
+    body: bytes,
+    policy: RetryPolicy,
+    on_retry: Callable[[RetryCallState], None] | None = None,
+) -> Iterator[Response]:
+    """POST a message and open the answer's stream, with retries.
+
+    Args:
+        endpoint: Where to send it.
+        body: The JSON to send.
+        policy: When to send it again.
+        on_retry: Called before each wait.
+
+    Yields:
+        The opened stream; it is closed on the way out.
+
+    Raises:
+        ThinnestError: If it could not be opened.
+    """
+
+    def send() -> Response:
+        client = endpoint.client or _clients.get(endpoint)
+        try:
+            response = client.send(
+                endpoint.request(client, body),
+                auth=endpoint.auth,
+                stream=True,
+                follow_redirects=False,
+            )
+        except httpx.HTTPError as error:
+            failure = _open_failure(error, endpoint)
+        else:
+            if _is_event_stream(response):
+                return Response(response)
+            excerpt = b""
+            try:
+                for data in response.iter_bytes():
+                    excerpt += data
+                    if len(excerpt) >= _ERROR_BODY_BYTES:
+                        break
+            except httpx.HTTPError:
+                logger.debug("The body of an error response could not be read")
+            finally:
+                response.close()
+            failure = _refusal(response, excerpt, endpoint)
+        raise failure
+
+    response: Response = Retrying(**_retrying(policy), before_sleep=on_retry)(send)
+    try:
+        yield response
+    finally:
+        response.close()
+
+
+@contextlib.asynccontextmanager
+async def aopen_stream(
+    endpoint: Endpoint,
+    body: bytes,
+    policy: RetryPolicy,
+    on_retry: Callable[[RetryCallState], Awaitable[None]] | None = None,
+) -> AsyncIterator[Response]:
+    """The async twin of `open_stream`."""
+
+    async def send() -> Response:
+        client = endpoint.async_client or await _async_clients.get(endpoint)
+        try:
+            response = await client.send(
+                endpoint.request(client, body),
+                auth=endpoint.auth,
+                stream=True,
+                follow_redirects=False,
+            )
+        except httpx.HTTPError as error:
+            failure = _open_failure(error, endpoint)
+        else:
+            if _is_event_stream(response):
+                return Response(response)
+            excerpt = b""
+            try:
+                async for data in response.aiter_bytes():
+                    excerpt += data
+                    if len(excerpt) >= _ERROR_BODY_BYTES:
+                        break
+            except httpx.HTTPError:
+                logger.debug("The body of an error response could not be read")
+            finally:
+                await response.aclose()
+            failure = _refusal(response, excerpt, endpoint)
+        raise failure
+
+    response: Response = await AsyncRetrying(**_retrying(policy), before_sleep=on_retry)(send)
+    try:
+        yield response
+    finally:
+        await response.aclose()
+
+
+def _retrying(policy: RetryPolicy) -> dict[str, Any]:
+    return {
+        "stop": stop_after_attempt(policy.max_retries + 1),
+        "retry": retry_if_exception(policy.should_retry),
+        "wait": policy.wait,
+        "reraise": True,
+    }
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    kind = response.headers.get("content-type", "text/event-stream")
+    return response.status_code == 200 and kind.partition(";")[0].strip().lower() == (
+        "text/event-stream"
+    )
+
+
+def _open_failure(error: httpx.HTTPError, endpoint: Endpoint) -> ThinnestError:
+    never_sent = isinstance(error, _NEVER_SENT)
+    because = str(error) or type(error).__name__
+    if isinstance(error, httpx.TimeoutException):
+        what = "did not accept a connection" if never_sent else "did not begin its answer"
+        return ThinnestTimeoutError(
+            f"{endpoint.base_url} {what} in time ({type(error).__name__}). "
+            + ("" if never_sent else _FATE_UNKNOWN + " ")
+            + "The field `timeout` sets how long to wait.",
+            is_retryable=never_sent,
+        )
+    if never_sent:
+        # Trying again does not make a certificate valid.
+        is_final = _is_tls_failure(error) or isinstance(error, httpx.UnsupportedProtocol)
+        return ThinnestConnectionError(
+            f"Could not connect to {endpoint.base_url}: {because}",
+            is_retryable=not is_final,
+        )
+    return ThinnestConnectionError(
+        f"{endpoint.base_url} hung up before it began its answer: {because}. " + _FATE_UNKNOWN
+    )
+
+
+_FATE_UNKNOWN = (
+    "The message was sent and the agent may have acted on it, so it was not sent again."
+)
+
+
+def _is_tls_failure(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _closed_early() -> ThinnestStreamError:
+    return ThinnestInterruptedError(
+        "The server closed the stream before its `done` event, so the answer is not whole. "
+        "What came is in `partial`; the agent may have acted all the same."
+    )
+
+
+def _body_failure(error: httpx.HTTPError) -> ThinnestStreamError:
+    because = str(error) or type(error).__name__
+    if isinstance(error, httpx.DecodingError):
+        return ThinnestProtocolError(f"The stream's compression is broken: {because}")
+    if isinstance(error, httpx.TimeoutException):
+        because = "nothing came for as long as the field `timeout` allows (read)"
+    return ThinnestInterruptedError(
+        f"The stream was cut before its `done` event: {because}. What came is in `partial`; "
+        "the agent may have acted all the same."
+    )
+
+
+def _refusal(response: httpx.Response, body: bytes, endpoint: Endpoint) -> ThinnestError:
+    """The error for a response that is not an event stream."""
+    status = response.status_code
+    key = endpoint.api_key.get_secret_value()
+    detail = _detail(body).replace(key, "**********")[:_DETAIL_CHARS] or None
+    del key
+    known: dict[str, Any] = {
+        "status_code": status,
+        "detail": detail,
+        "request_id": response.headers.get("x-request-id"),
+    }
+    said = f": {detail}" if detail else ""
+    if status < 400:
+        what = (
+            f"redirected to {response.headers.get('location', 'nowhere')!r}, which is not "
+            "followed, since the request carries the API key; check base_url"
+            if response.is_redirect
+            else f"answered {status} with {response.headers.get('content-type')!r} where "
+            f"an event stream belongs; check base_url{said}"
+        )
+        return ThinnestProtocolError(f"{endpoint.base_url} {what}", **known)
+    wait = asked_wait(response.headers) if status in (429, 503) else None
+    kind, meaning = _BY_STATUS.get(status) or (
+        (ThinnestServerError, "The server failed")
+        if status >= 500
+        else (ThinnestRequestError, "The server refused the request")
+    )
+    is_retryable = status == 429 or (status == 503 and "retry-after" in response.headers)
+    asks = f" (the server asks to wait {wait:.0f} s)" if wait is not None else ""
+    return kind(
+        f"{meaning} [{status}]{said}{asks}",
+        **known,
+        retry_after=wait,
+        is_retryable=is_retryable,
+    )
+
+
+def _detail(body: bytes) -> str:
+    """What an error body says: FastAPI's `detail`, another usual field, or its text."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return " ".join(body.decode("utf-8", "replace").split())
+    if isinstance(said, dict):
+        said = said.get("detail") or said.get("message") or said.get("error") or said
+    if isinstance(said, dict):
+        said = said.get("message") or said
+    if isinstance(said, list):  # validation: [{"loc": [...], "msg": "...", "type": "..."}]
+        return "; ".join(
+            f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg')}"
+            if isinstance(item, dict)
+            else str(item)
+            for item in said
+        )
+    return said if isinstance(said, str) else json.dumps(said)
+
+
+class _Clients:
+    """The process's own httpx clients: models with the same endpoint share connections."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._clients: dict[str, httpx.Client] = {}
+
+    def get(self, endpoint: Endpoint) -> httpx.Client:
+        url = endpoint.base_url
+        client = self._clients.get(url)
+        if client is None:
+            with self._lock:
+                client = self._clients.get(url)
+                if client is None:
+                    client = self._clients[url] = httpx.Client(**_client_options(url))
+        return client
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the clients without closing them: after a fork they are the parent's."""
+        self._lock = Lock()
+        self._clients = {}
+
+
+class _AsyncClients:
+    """The same for async calls: an AsyncClient belongs to the loop that first used it.
+
+    Each loop's client lives in an async generator suspended at its `yield`: the loop's own
+    `shutdown_asyncgens`, which `asyncio.run` calls, closes it in the loop it belongs to.
+    """
+
+    def __init__(self) -> None:
+        self._by_loop: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop,
+            dict[str, tuple[httpx.AsyncClient, AsyncIterator[httpx.AsyncClient]]],
+        ] = weakref.WeakKeyDictionary()
+
+    async def get(self, endpoint: Endpoint) -> httpx.AsyncClient:
+        clients = self._by_loop.setdefault(asyncio.get_running_loop(), {})
+        url = endpoint.base_url
+        held = clients.get(url)
+        if held is None:
+            life = self._live(url)
+            # The first step of the generator does not suspend, so no other task comes
+            # between the look and the entry.
+            held = clients[url] = (await life.__anext__(), life)
+        return held[0]
+
+    @staticmethod
+    async def _live(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
+        client = httpx.AsyncClient(**_client_options(base_url))
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+
+_ssl_context = cache(httpx.create_ssl_context)  # slow to make, and the same for all clients
+
+
+def _client_options(base_url: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "verify": _ssl_context(),
+        # Waiting for a connection of the pool would be a limit that nobody set. Idle ones
+        # are dropped before a server's usual 5 s would drop them under a request.
+        "limits": httpx.Limits(
+            max_connections=None, max_keepalive_connections=100, keepalive_expiry=4.0
+        ),
+    }
+    host = httpx.URL(base_url).host
+    if is_loopback(host):  # proxies from the environment do not stand before loopback
+        options["mounts"] = {f"all://[{host}]" if ":" in host else f"all://{host}": None}
+    return options
+
+
+_clients = _Clients()
+_async_clients = _AsyncClients()
+atexit.register(_clients.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_clients.forget)

@@ -1,0 +1,120 @@
+"""When a request may go out (again): what a response says of limits, and the retry policy.
+
+A POST here makes an agent act and a session remember, so only what the server surely did
+not take is sent again: see `ThinnestError.is_retryable`. How long to wait is the server's
+to say, by `Retry-After`, then `X-RateLimit-Reset`; where it says nothing, the waits grow
+exponentially, with jitter. tenacity does the waiting.
+This module does no I/O; the clock and the dice can be passed in.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from tenacity import RetryCallState
+
+from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
+
+_HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
+_RESET = "x-ratelimit-reset"
+
+
+def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
+    """Read the rate limit that a response's headers tell of.
+
+    Args:
+        headers: The response's headers; their names are looked up in lower case.
+
+    Returns:
+        What there is of `limit`, `remaining` (requests) and `reset` (Unix seconds).
+    """
+    found = {
+        name: int(number)
+        for name, header in {**_HEADERS, "reset": _RESET}.items()
+        if (number := _number(headers.get(header))) is not None
+    }
+    return found or None
+
+
+def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Read how long a refusal asks to wait.
+
+    `X-RateLimit-Reset` is the server's clock, so it is compared with the server's own
+    `Date` where there is one: a client whose clock is wrong waits no longer for it.
+
+    Args:
+        headers: The refusal's headers.
+        now: Unix seconds; by default the time it is.
+
+    Returns:
+        Seconds, or `None` if the headers say nothing that makes sense.
+    """
+    if now is None:
+        now = time.time()
+    now = _date(headers.get("date")) or now
+    asked = headers.get("retry-after")
+    seconds = _number(asked)
+    if seconds is not None:
+        return seconds
+    at = _date(asked)
+    if at is None:
+        # A refusal that has requests left is not about the window, whose reset would be
+        # the wrong thing to wait for.
+        if (_number(headers.get(_HEADERS["remaining"])) or 0) > 0:
+            return None
+        at = _number(headers.get(_RESET))
+    return None if at is None else max(0.0, at - now)
+
+
+def _number(text: str | None) -> float | None:
+    """A non-negative number in plain digits: `float` would take `inf` and `1e9` too."""
+    if text is None or not text.replace(".", "", 1).strip().isdecimal():
+        return None
+    return float(text)
+
+
+def _date(text: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp() if text else None
+    except (ValueError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Whether to send again, and after how long.
+
+    Attributes:
+        max_retries: Tries after the first.
+        max_wait: The longest wait, in seconds; a server that asks for more is not waited for.
+        dice: Gives a number from 0 to 1.
+    """
+
+    max_retries: int
+    max_wait: float
+    dice: Callable[[], float] = random.random
+
+    def should_retry(self, error: BaseException) -> bool:
+        """Whether the server surely did not take the message, and will take it in time."""
+        return (
+            isinstance(error, ThinnestError)
+            and error.is_retryable
+            and (error.retry_after or 0.0) <= self.max_wait
+        )
+
+    def wait(self, state: RetryCallState) -> float:
+        """Seconds until the next try; tenacity asks."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, ThinnestError) else None
+        if asked is not None:
+            # Whole seconds are rounded, and others were told the same: come a little later.
+            return min(asked + 0.05 + 0.2 * self.dice(), max(self.max_wait, asked))
+        # A limit that says nothing may be a window of a minute; a lost connection is back
+        # at once or not soon.
+        first = 1.0 if isinstance(error, ThinnestRateLimitError) else 0.25
+        backoff: float = first * 2.0 ** (state.attempt_number - 1)
+        return min(backoff * (0.75 + 0.5 * self.dice()), self.max_wait)

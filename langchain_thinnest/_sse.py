@@ -1,0 +1,177 @@
+"""Bytes → JSON payloads: the vendor's event stream, which is not quite the WHATWG's.
+
+The contract's example has no blank line between events, and both its clients read line by
+line. So a `data:` line that is a whole JSON object is a payload at once. One that is not is
+held and joined to the `data:` lines after it by LF, as the WHATWG rule says ("Interpreting
+an event stream"), until it is whole or a blank line ends it.
+
+Only LF, CR and CRLF end a line, wherever the network cut the bytes. U+2028, U+0085, VT and
+FF are legal inside JSON strings and end nothing, which is why lines are split as bytes:
+`bytes.splitlines` knows just those three ends, `str.splitlines` many more.
+
+Time is linear in the bytes, whatever the cut, and memory is bounded by the size limit.
+This module knows nothing of HTTP, of event types, or of LangChain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic_core import from_json
+
+from langchain_thinnest.errors import ThinnestProtocolError
+
+Payload = dict[str, Any]
+
+_BOM = b"\xef\xbb\xbf"
+_LINE_ENDS = b"\n\r"
+# A JSON string, or what an unfinished line holds of one. The alternatives are disjoint and
+# the closing quote is optional, so that a match cannot fail and the scan stays linear.
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
+
+
+class SSEDecoder:
+    """Feed it bytes as they come; it gives each payload as soon as its line is whole."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        """Make a decoder.
+
+        Args:
+            max_event_bytes: The most bytes that one event, or one line, may have.
+        """
+        self._max = max_event_bytes
+        self._line: list[bytes] = []  # the reads that make up a line not yet ended
+        self._held: list[bytes] = []  # `data:` values that are not yet a whole object
+        self._size = 0  # bytes in `_line` and `_held`
+        self._depth = 0  # braces open in `_held`
+        self._after_cr = False  # the last byte was CR: an LF now belongs to it
+        self._started = False  # the first line, which may carry a BOM, has been seen
+
+    def feed(self, data: bytes) -> Iterator[Payload]:
+        """Decode what has come.
+
+        Args:
+            data: The next bytes of the body, of any length.
+
+        Yields:
+            Each payload whose last line `data` completes.
+
+        Raises:
+            ThinnestProtocolError: For a payload that is no JSON object, or is too large.
+        """
+        for line in self._whole_lines(data):
+            payload = self._decode(line)
+            if payload is not None:
+                yield payload
+        self._check_size()
+
+    def flush(self) -> Payload | None:
+        """Decode what the body's end leaves: its last line may end without a newline.
+
+        Returns:
+            The last payload, or `None` if the rest is none: then the body was cut.
+        """
+        line = b"".join(self._line)
+        self._line.clear()
+        if not self._started:
+            line = line.removeprefix(_BOM)
+        try:
+            return self._decode(line) if line else None
+        except ThinnestProtocolError:
+            return None
+
+    def _whole_lines(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes; what is left of it begins the next one."""
+        if self._after_cr and data:
+            self._after_cr = False
+            if data.startswith(b"\n"):
+                data = data[1:]
+        lines = data.splitlines()
+        if not lines:
+            return lines
+        if self._line:
+            self._line.append(lines[0])
+            self._size += len(lines[0])
+            if len(lines) == 1 and data[-1] not in _LINE_ENDS:
+                return []
+            lines[0] = b"".join(self._line)
+            self._size -= len(lines[0])
+            self._line.clear()
+        if data.endswith(b"\r"):
+            self._after_cr = True
+        elif not data.endswith(b"\n"):
+            self._line.append(lines.pop())
+            self._size += len(self._line[0])
+        if not self._started and lines:
+            self._started = True
+            lines[0] = lines[0].removeprefix(_BOM)
+        return lines
+
+    def _decode(self, line: bytes) -> Payload | None:
+        if line.startswith(b"data:"):
+            value = line[6:] if line.startswith(b"data: ") else line[5:]
+        elif not line:
+            if self._held:
+                raise _not_an_object(b"\n".join(self._held))
+            return None
+        elif line == b"data":
+            value = b""
+        else:  # a comment, another field, or an unknown one: legal, and carries nothing
+            return None
+        if self._held:
+            return self._join(value)
+        if len(value) > self._max:
+            raise self._too_large()
+        try:
+            payload = from_json(value)
+        except ValueError:
+            return self._hold(value)
+        if isinstance(payload, dict):
+            return payload
+        raise _not_an_object(value)
+
+    def _hold(self, value: bytes) -> Payload | None:
+        stripped = value.strip()
+        if not stripped or stripped == b"[DONE]":  # neither is an event
+            return None
+        return self._join(value)
+
+    def _join(self, value: bytes) -> Payload | None:
+        self._held.append(value)
+        self._size += len(value) + 1
+        self._check_size()
+        # A raw line end inside a JSON string is invalid, so each line can be scanned alone.
+        bare = _STRING.sub(b"", value)
+        self._depth += bare.count(b"{") - bare.count(b"}")
+        if self._depth > 0:
+            return None
+        joined = b"\n".join(self._held)
+        self._held.clear()
+        self._size = self._depth = 0
+        try:
+            payload = from_json(joined)
+        except ValueError:
+            payload = None
+        if isinstance(payload, dict):
+            return payload
+        raise _not_an_object(joined)
+
+    def _check_size(self) -> None:
+        if self._size > self._max:
+            raise self._too_large()
+
+    def _too_large(self) -> ThinnestProtocolError:
+        return ThinnestProtocolError(
+            f"One event of the stream is larger than max_event_bytes ({self._max}). "
+            "If the agent's tools return that much, raise max_event_bytes."
+        )
+
+
+def _not_an_object(payload: bytes) -> ThinnestProtocolError:
+    shown = payload[:80].decode("utf-8", "replace")
+    return ThinnestProtocolError(
+        "The stream holds an event that is not a JSON object, which the contract does not "
+        f"know: {shown!r}{'...' if len(payload) > 80 else ''}"
+    )

@@ -1,0 +1,142 @@
+"""The turn's tools → LangChain tool runs, so that whatever watches tools sees the server's.
+
+A call starts a run the moment it arrives, as a child of the model's run; its result ends it
+with a `ToolMessage`. A call that is still open when the answer ends, however it ends, ends
+with `on_tool_error`, before the model's own end or error. A result that answers no call has
+nothing to end, and starts nothing.
+
+A handler may set context variables (LangGraph's does), and a generator would leak them into
+its caller between two yields: so each callback runs in a context of its own.
+This module knows nothing of where the tools' events come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    AsyncCallbackManagerForToolRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+    CallbackManagerForToolRun,
+)
+
+from langchain_thinnest._answer import tool_message
+from langchain_thinnest._turn import End, Piece, ServerToolCall, ServerToolResult, Turn
+from langchain_thinnest.errors import ThinnestStreamError
+
+_T = TypeVar("_T")
+
+
+class ToolRuns:
+    """The tool runs below one model run; sync."""
+
+    def __init__(self, turn: Turn, run: CallbackManagerForLLMRun | None) -> None:
+        """Make the runs of a turn; without a run that has handlers nothing happens."""
+        self._turn = turn
+        self._manager: CallbackManager | None = None
+        if run is not None and run.handlers:
+            self._manager = CallbackManager(**_child_of(run))
+        self._open: dict[str, tuple[CallbackManagerForToolRun, Context]] = {}
+
+    def see(self, piece: Piece) -> None:
+        """Take the next piece of the answer, which is no text."""
+        if self._manager is None:
+            return
+        if isinstance(piece, ServerToolCall):
+            context = copy_context()
+            run = context.run(self._manager.on_tool_start, *_input(piece), **_started(piece))
+            self._open[piece.id] = run, context
+        elif isinstance(piece, ServerToolResult):
+            if piece.id in self._open:
+                run, context = self._open.pop(piece.id)
+                context.run(run.on_tool_end, tool_message(piece))
+        elif isinstance(piece, End):
+            self.fail(_no_result(self._turn))
+
+    def fail(self, error: BaseException) -> None:
+        """End the runs that are still open."""
+        while self._open:
+            run, context = self._open.pop(next(iter(self._open)))
+            context.run(run.on_tool_error, error)
+
+
+class AsyncToolRuns:
+    """The async twin of `ToolRuns`."""
+
+    def __init__(self, turn: Turn, run: AsyncCallbackManagerForLLMRun | None) -> None:
+        """Make the runs of a turn; without a run that has handlers nothing happens."""
+        self._turn = turn
+        self._manager: AsyncCallbackManager | None = None
+        if run is not None and run.handlers:
+            self._manager = AsyncCallbackManager(**_child_of(run))
+        self._open: dict[str, AsyncCallbackManagerForToolRun] = {}
+
+    async def see(self, piece: Piece) -> None:
+        """Take the next piece of the answer, which is no text."""
+        if self._manager is None:
+            return
+        if isinstance(piece, ServerToolCall):
+            start = self._manager.on_tool_start(*_input(piece), **_started(piece))
+            self._open[piece.id] = await _apart(start)
+        elif isinstance(piece, ServerToolResult):
+            if piece.id in self._open:
+                run = self._open.pop(piece.id)
+                await _apart(run.on_tool_end(tool_message(piece)))
+        elif isinstance(piece, End):
+            await self.fail(_no_result(self._turn))
+
+    async def fail(self, error: BaseException) -> None:
+        """End the runs that are still open."""
+        while self._open:
+            run = self._open.pop(next(iter(self._open)))
+            await _apart(run.on_tool_error(error))
+
+
+async def _apart(callback: Coroutine[Any, Any, _T]) -> _T:
+    """Await a callback in a task, whose context is its own and which runs to its end."""
+    return await asyncio.shield(asyncio.ensure_future(callback))
+
+
+def _child_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun) -> dict[str, Any]:
+    """A manager of children: the run's own handlers, since the model's are not inheritable.
+
+    Its metadata stays (LangGraph's routing is in it), but for what describes a model.
+    """
+    metadata = {
+        key: value
+        for key, value in run.inheritable_metadata.items()
+        if not key.startswith("ls_")
+    }
+    return {
+        "handlers": run.handlers,
+        "inheritable_handlers": run.handlers,
+        "parent_run_id": run.run_id,
+        "tags": run.inheritable_tags,
+        "inheritable_tags": run.inheritable_tags,
+        "metadata": metadata,
+        "inheritable_metadata": metadata,
+    }
+
+
+def _input(call: ServerToolCall) -> tuple[dict[str, Any], str]:
+    return {"name": call.name, "description": "Run by the agent, on the server"}, str(
+        call.args
+    )
+
+
+def _started(call: ServerToolCall) -> dict[str, Any]:
+    return {"inputs": call.args, "name": call.name, "tool_call_id": call.id}
+
+
+def _no_result(turn: Turn) -> ThinnestStreamError:
+    return ThinnestStreamError(
+        "A stop sequence ended the answer before the tool's result came."
+        if turn.is_cut
+        else "The answer ended without a result of this tool."
+    )

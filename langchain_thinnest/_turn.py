@@ -1,0 +1,249 @@
+"""Events → the answer so far: the one place that knows what an answer's events mean.
+
+A turn is one message to an agent and the answer to it:
+
+    text*, (tool_call, text*, tool_result, text*)*, done        whole
+    ... error                                                   the agent failed
+    ... end of the body                                         cut short
+
+Text adds up. Tools stand at the text offset where they happened. No ids tie a result to its
+call in the contract, so they pair by name, first called, first answered; an id the server
+does send wins. Everything that a caller sees (a message, chunks, content-block events, tool
+runs) is a view of the turn, so that the views cannot disagree.
+This module knows nothing of HTTP, of clocks, or of LangChain's callbacks and messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages.ai import UsageMetadata
+
+from langchain_thinnest._sse import SSEDecoder
+from langchain_thinnest.errors import (
+    ThinnestGenerationError,
+    ThinnestStreamError,
+)
+from langchain_thinnest.events import (
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    TextEvent,
+    ToolCallEvent,
+    ToolResultEvent,
+    parse_event,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerToolCall:
+    """A call that the agent made on the server, at `offset` characters of the text."""
+
+    id: str
+    name: str
+    args: dict[str, Any]
+    offset: int
+    server_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerToolResult:
+    """What a call gave back. `answers` is false for a result that no call asked for."""
+
+    id: str
+    name: str
+    result: Any
+    offset: int
+    answers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The answer is over: `done` came, or a stop sequence was met."""
+
+
+ServerTool = ServerToolCall | ServerToolResult
+Piece = str | ServerTool | End
+"""What one event adds to an answer: text, a tool call, a tool result, or the end."""
+
+
+class Turn:
+    """The answer so far.
+
+    Attributes:
+        tools: The server's tool calls and results, in order.
+        usage: The token counts of `done`, if they came.
+        server_session_id: The session id in `done`, if one came.
+        is_done: `done` came: the answer is whole.
+        is_cut: A stop sequence ended the answer here, before the server did.
+    """
+
+    def __init__(self, *, max_event_bytes: int, stop: Sequence[str] = ()) -> None:
+        """Begin a turn.
+
+        Args:
+            max_event_bytes: The most bytes that one event may have.
+            stop: Sequences at whose first match the text ends.
+        """
+        self.tools: list[ServerTool] = []
+        self.usage: UsageMetadata | None = None
+        self.server_session_id: str | None = None
+        self.is_done = False
+        self.is_cut = False
+        self._decoder = SSEDecoder(max_event_bytes)
+        self._stop = _StopFilter(stop) if stop else None
+        self._text: list[str] = []
+        self._length = 0
+        self._open: list[ServerToolCall] = []
+        self._ids: set[str] = set()
+
+    @property
+    def text(self) -> str:
+        """The whole text so far."""
+        return "".join(self._text)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can be added."""
+        return self.is_done or self.is_cut
+
+    @property
+    def open_calls(self) -> Sequence[ServerToolCall]:
+        """The calls that have no result yet, oldest first."""
+        return self._open
+
+    def feed(self, data: bytes | ThinnestStreamError) -> Iterator[Piece]:
+        """Take the next bytes of the body, or the reason why there are no more.
+
+        Args:
+            data: Bytes, cut anywhere; or the error to raise, since the body ended, unless
+                a last line without a newline makes the answer whole after all.
+
+        Yields:
+            What they add to the answer, one piece for one event.
+
+        Raises:
+            ThinnestGenerationError: For an `error` event.
+            ThinnestInterruptedError: If the body ended before `done`.
+            ThinnestProtocolError: For bytes that cannot be the contract.
+        """
+        if isinstance(data, ThinnestStreamError):
+            yield from self._end(data)
+            return
+        for payload in self._decoder.feed(data):
+            event = parse_event(payload)
+            if type(event) is TextEvent and self._stop is None:
+                self._text.append(event.content)
+                self._length += len(event.content)
+                yield event.content
+            elif event is not None:
+                yield from self._add(event)
+                if self.is_over:
+                    return
+
+    def _end(self, reason: ThinnestStreamError) -> Iterator[Piece]:
+        payload = self._decoder.flush()
+        event = parse_event(payload) if payload is not None else None
+        if event is not None:
+            yield from self._add(event)
+        if not self.is_over:
+            yield from self._release()
+            raise reason
+
+    def _add(self, event: Event) -> Iterator[Piece]:
+        if isinstance(event, TextEvent):
+            yield from self._add_text(event.content)
+            return
+        yield from self._release()  # a stop sequence does not reach across an event
+        if isinstance(event, ToolCallEvent):
+            call = ServerToolCall(
+                self._new_id(event.id), event.name, event.args, self._length, event.id
+            )
+            self.tools.append(call)
+            self._open.append(call)
+            yield call
+        elif isinstance(event, ToolResultEvent):
+            result = self._answer(event)
+            self.tools.append(result)
+            yield result
+        elif isinstance(event, DoneEvent):
+            self.is_done = True
+            self.usage = event.usage
+            self.server_session_id = event.session_id
+            yield End()
+        elif isinstance(event, ErrorEvent):
+            raise ThinnestGenerationError(
+                f"The agent failed while generating: {event.message}",
+                detail=event.message,
+            )
+
+    def _add_text(self, content: str) -> Iterator[Piece]:
+        if self._stop is not None:
+            content, self.is_cut = self._stop.feed(content)
+            if not content and not self.is_cut:
+                return
+        self._text.append(content)
+        self._length += len(content)
+        yield content
+        if self.is_cut:
+            yield End()
+
+    def _release(self) -> Iterator[Piece]:
+        """Give the text that was held back, since nothing can follow it any more."""
+        held = self._stop.release() if self._stop is not None else ""
+        if held:
+            self._text.append(held)
+            self._length += len(held)
+            yield held
+
+    def _answer(self, event: ToolResultEvent) -> ServerToolResult:
+        by_id = (c for c in self._open if event.id and c.server_id == event.id)
+        by_name = (
+            c for c in self._open if c.name == event.name and not (event.id and c.server_id)
+        )
+        call = next(by_id, None) or next(by_name, None)
+        if call is None:
+            return ServerToolResult(
+                self._new_id(event.id), event.name, event.result, self._length, False
+            )
+        self._open.remove(call)
+        return ServerToolResult(call.id, call.name, event.result, self._length, True)
+
+    def _new_id(self, id_: str | None) -> str:
+        """The server's id, or a new one where it sent none or sent it before."""
+        if not id_ or id_ in self._ids:
+            id_ = f"call_{uuid4().hex}"
+        self._ids.add(id_)
+        return id_
+
+
+class _StopFilter:
+    """Text up to the first stop sequence, holding back no more than may begin one."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = stop
+        self._held = ""
+
+    def feed(self, text: str) -> tuple[str, bool]:
+        """Return the text that is free to go, and whether a sequence ended it."""
+        text = self._held + text
+        found = [at for at in map(text.find, self._stop) if at >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)], True
+        held = max(
+            size
+            for stop in self._stop
+            for size in range(len(stop))
+            if text.endswith(stop[:size])
+        )
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held], False
+
+    def release(self) -> str:
+        """Return what was held: nothing that begins a sequence follows it."""
+        held, self._held = self._held, ""
+        return held

@@ -1,0 +1,44 @@
+"""`python -m langchain_thinnest.emulator`: serve the demo agent until interrupted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from langchain_thinnest.emulator.server import DEMO_AGENT_ID, ThinnestEmulator
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve the demo agent."""
+    parser = argparse.ArgumentParser(
+        prog="python -m langchain_thinnest.emulator",
+        description="Serve thinnest.ai's /chat/stream on loopback, with a demo agent.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any")
+    parser.add_argument("--api-key", default="ak_emulator", help="the key that it takes")
+    parser.add_argument("--requests-per-window", type=int, help="default: no limit")
+    parser.add_argument("--window-seconds", type=float, default=60.0)
+    parser.add_argument("--max-connections", type=int, help="default: no limit")
+    options = parser.parse_args(argv)
+    emulator = ThinnestEmulator(
+        api_keys=[options.api_key],
+        host=options.host,
+        port=options.port,
+        requests_per_window=options.requests_per_window,
+        window_seconds=options.window_seconds,
+        max_connections=options.max_connections,
+    )
+    emulator.listen()
+    print(
+        "The thinnest.ai emulator serves; Ctrl+C ends it. To use it from another terminal:\n"
+        f"  export THINNEST_BASE_URL={emulator.base_url}\n"
+        f"  export THINNEST_API_KEY={options.api_key}\n"
+        f"  export THINNEST_AGENT_ID={DEMO_AGENT_ID}",
+        flush=True,
+    )
+    emulator.serve()
+
+
+if __name__ == "__main__":
+    main()

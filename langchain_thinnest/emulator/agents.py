@@ -1,0 +1,195 @@
+"""What answers a message: a plain function, a LangChain runnable, or a LangGraph graph.
+
+Whatever it is, its answer becomes a stream of events: a string is a piece of text, and a
+dictionary is an event as it stands.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    ToolCall,
+    ToolMessage,
+)
+from langchain_core.runnables import Runnable
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+
+Item = str | dict[str, Any]
+Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any]
+"""A function of the message and the session, or a runnable.
+
+A function gives (returns, yields, or awaits) strings and event dictionaries. A chat model
+gets the session's messages, a graph gets them as `{"messages": [...]}`, and any other
+runnable gets the message as a string; its `config["configurable"]` has the `session_id`,
+and as `thread_id` one that other agents of the emulator do not share.
+"""
+
+
+@dataclass
+class Session:
+    """The memory of one agent for one `session_id`; without an id it lasts for one message.
+
+    Attributes:
+        id: The session's id, if the request had one.
+        agent_id: The agent that it belongs to.
+        messages: The turns before this one, oldest first.
+        state: For the agent to keep what it likes in.
+        metadata: The request's `metadata`.
+    """
+
+    id: str | None
+    agent_id: str
+    messages: list[BaseMessage] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+async def answer(
+    agent: Agent, message: str, session: Session
+) -> AsyncIterator[dict[str, Any]]:
+    """Run an agent, and give its answer as the contract's events.
+
+    Args:
+        agent: What answers.
+        message: The user's message.
+        session: The agent's memory; the turn is added to it once it is whole.
+
+    Yields:
+        The events, `done` last.
+    """
+    texts: list[str] = []
+    done: dict[str, Any] | None = None
+    async for item in _items(agent, message, session):
+        event = {"type": "text", "content": item} if isinstance(item, str) else item
+        if event.get("type") == "done":
+            done = event
+            break
+        if event.get("type") == "text":
+            texts.append(str(event.get("content", "")))
+        yield event
+        if event.get("type") == "error":
+            return
+    text = "".join(texts)
+    session.messages += [HumanMessage(message), AIMessage(text)]
+    yield done or {"type": "done", "usage": _usage(message, text)}
+
+
+def _usage(message: str, text: str) -> dict[str, int]:
+    """Words in place of tokens: the emulator has no tokenizer."""
+    spent, made = len(message.split()), len(text.split())
+    return {"input_tokens": spent, "output_tokens": made, "total_tokens": spent + made}
+
+
+def _items(agent: Agent, message: str, session: Session) -> AsyncIterator[Item]:
+    if not isinstance(agent, Runnable):
+        return _function_items(agent, message, session)
+    conversation = [*session.messages, HumanMessage(message)]
+    configurable: dict[str, Any] = {}
+    if session.id is not None:
+        configurable = {
+            "session_id": session.id,
+            "thread_id": f"{session.agent_id}/{session.id}",
+        }
+    config = {"configurable": configurable}
+    if isinstance(agent, BaseChatModel):
+        return _runnable_items(agent, conversation, config)
+    if hasattr(agent, "get_state") and hasattr(agent, "stream_mode"):  # a compiled graph
+        if getattr(agent, "checkpointer", None):  # which remembers by itself
+            conversation = conversation[-1:]
+            if session.id is None:
+                configurable["thread_id"] = f"{id(session)}"
+        return _graph_items(agent, {"messages": conversation}, config)
+    return _runnable_items(agent, message, config)
+
+
+async def _function_items(
+    agent: Callable[[str, Session], Any], message: str, session: Session
+) -> AsyncIterator[Item]:
+    if inspect.isgeneratorfunction(agent) or inspect.isasyncgenfunction(agent):
+        result = agent(message, session)
+    else:
+        result = await run_in_threadpool(agent, message, session)
+    if inspect.isawaitable(result):
+        result = await result
+    if isinstance(result, (str, dict)):
+        yield result
+    elif hasattr(result, "__aiter__"):
+        async for item in result:
+            yield item
+    else:
+        async for item in iterate_in_threadpool(cast("Iterable[Item]", result)):
+            yield item
+
+
+async def _runnable_items(
+    agent: Runnable[Any, Any], given: Any, config: Any
+) -> AsyncIterator[Item]:
+    """What a runnable itself streams is its text; tools that run inside it are events."""
+    root = None
+    async for event in agent.astream_events(given, config, version="v2"):
+        root = root or event["run_id"]
+        kind, data = event["event"], cast("dict[str, Any]", event["data"])
+        if kind == "on_tool_start":
+            yield {"type": "tool_call", "name": event["name"], "args": data.get("input") or {}}
+        elif kind == "on_tool_end":
+            yield _tool_result(event["name"], data.get("output"))
+        elif event["run_id"] == root and kind.endswith("_stream"):
+            for item in _chunk_items(data.get("chunk")):
+                yield item
+
+
+def _chunk_items(chunk: Any) -> Iterable[Item]:
+    if isinstance(chunk, BaseMessage):
+        yield from _message_items(chunk)
+    elif chunk is not None and chunk != "":
+        yield str(chunk)
+
+
+def _message_items(message: BaseMessage) -> Iterable[Item]:
+    for block in message.content_blocks:
+        if block["type"] == "text" and block["text"]:
+            yield block["text"]
+        elif block["type"] == "server_tool_call":
+            yield {"type": "tool_call", "name": block["name"], "args": block["args"]}
+        elif block["type"] == "server_tool_result":
+            name = block.get("extras", {}).get("name", "tool")
+            yield _tool_result(name, block.get("output"))
+
+
+async def _graph_items(
+    agent: Runnable[Any, Any], given: Any, config: Any
+) -> AsyncIterator[Item]:
+    """Text comes from the `messages` mode; calls are whole only in a node's `updates`."""
+    stream = cast("Any", agent).astream(given, config, stream_mode=["messages", "updates"])
+    async for mode, data in stream:
+        if mode == "updates":
+            for call in _calls(data):
+                yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
+        elif isinstance(data[0], ToolMessage):
+            yield _tool_result(data[0].name or "tool", data[0])
+        elif isinstance(data[0], AIMessage):
+            for item in _message_items(data[0]):
+                yield item
+
+
+def _calls(updates: dict[str, Any] | None) -> Iterable[ToolCall]:
+    """The tool calls among what nodes have added to the graph's messages."""
+    for update in (updates or {}).values():
+        messages = update.get("messages", ()) if isinstance(update, dict) else ()
+        for message in messages if isinstance(messages, list) else [messages]:
+            if isinstance(message, AIMessage):
+                yield from message.tool_calls
+
+
+def _tool_result(name: str, output: Any) -> dict[str, Any]:
+    if isinstance(output, BaseMessage):
+        output = output.content
+    return {"type": "tool_result", "name": name, "result": output}

@@ -1,0 +1,173 @@
+"""JSON payload → typed event: the five event types of the contract.
+
+| type | fields |
+|---|---|
+| `text` | `content`: a piece of the answer |
+| `tool_call` | `name`, `args`: the agent calls one of its own tools |
+| `tool_result` | `name`, `result`: what that tool gave back |
+| `done` | `usage`: the answer is complete |
+| `error` | `message`: the agent failed while generating |
+
+The vendor's sibling endpoints show dialects of the same stream, which are accepted: text
+typed `token` or `content`, its text under `data`; ids on tool events; a `session_id` in
+`done`. An event of an unknown type is skipped, and one of a known type whose fields cannot
+be the contract's is an error, since dropping it would lose a part of the answer.
+This module knows nothing of bytes, and not what a sequence of events means.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from langchain_core.messages.ai import UsageMetadata
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import from_json
+
+from langchain_thinnest.errors import ThinnestProtocolError
+
+logger = logging.getLogger(__name__)
+
+
+def _as_args(value: object) -> object:
+    """Accept no arguments at all, and the JSON text of an object."""
+    if value is None:
+        return {}
+    return from_json(value) if isinstance(value, str) else value
+
+
+def _as_id(value: object) -> object:
+    return str(value) if isinstance(value, int) else value or None
+
+
+def _as_usage(value: object) -> object:
+    """Take the three counts; an answer is whole without them, so bad ones are dropped."""
+    if not isinstance(value, dict):
+        return None
+    spent, made, total = (value.get(f"{kind}_tokens") for kind in ("input", "output", "total"))
+    if type(spent) is not int or type(made) is not int:
+        logger.debug("Dropped a usage whose counts are not numbers of tokens")
+        return None
+    return UsageMetadata(
+        input_tokens=spent,
+        output_tokens=made,
+        total_tokens=total if type(total) is int else spent + made,
+    )
+
+
+_Id = Annotated[
+    StrictStr | None,
+    BeforeValidator(_as_id),
+    Field(validation_alias=AliasChoices("tool_call_id", "id")),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TextEvent:
+    """A piece of the answer's text."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallEvent:
+    """The agent calls one of its own tools, on the server."""
+
+    name: StrictStr
+    args: Annotated[dict[str, Any], BeforeValidator(_as_args)]
+    id: _Id = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResultEvent:
+    """What a tool gave back: any JSON value."""
+
+    name: StrictStr
+    result: Any = None
+    id: _Id = None
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEvent:
+    """The answer is complete."""
+
+    usage: Annotated[UsageMetadata | None, BeforeValidator(_as_usage)] = None
+    session_id: Annotated[StrictStr | None, BeforeValidator(_as_id)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent:
+    """The agent failed while generating."""
+
+    message: str
+
+
+Event = TextEvent | ToolCallEvent | ToolResultEvent | DoneEvent | ErrorEvent
+
+_TEXT_TYPES = frozenset({"text", "token", "content"})
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    "tool_call": TypeAdapter(ToolCallEvent),
+    "tool_result": TypeAdapter(ToolResultEvent),
+    "done": TypeAdapter(DoneEvent),
+}
+
+
+def parse_event(payload: dict[str, Any]) -> Event | None:
+    """Read one payload as an event.
+
+    Args:
+        payload: A JSON object from the stream.
+
+    Returns:
+        The event, or `None` for a type that the contract does not know.
+
+    Raises:
+        ThinnestProtocolError: If the type is known and the fields are not the contract's.
+    """
+    kind = payload.get("type")
+    if not isinstance(kind, str):
+        kind = ""
+    if kind in _TEXT_TYPES:  # by far the most frequent, so without a validator
+        content = payload.get("content")
+        if content is None:
+            content = payload.get("data")
+        if type(content) is str:
+            return TextEvent(content)
+        raise _not_the_contract(kind, "content: is not a string")
+    if kind == "error":
+        return ErrorEvent(_error_message(payload))
+    adapter = _ADAPTERS.get(kind)
+    if adapter is None:
+        logger.debug("Skipped a stream event of the unknown type %.40r", kind)
+        return None
+    if kind == "tool_call" and "args" not in payload:
+        payload = {**payload, "args": None}
+    try:
+        event: Event = adapter.validate_python(payload)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    else:
+        return event
+    raise _not_the_contract(kind, problem)
+
+
+def _error_message(payload: dict[str, Any]) -> str:
+    message = payload.get("message") or payload.get("error") or payload.get("detail")
+    if isinstance(message, dict):
+        message = message.get("message")
+    return str(message) if message else "the server gave no reason"
+
+
+def _not_the_contract(kind: str, problem: str) -> ThinnestProtocolError:
+    return ThinnestProtocolError(
+        f"The stream holds a `{kind}` event that is not the contract's: {problem}"
+    )
