@@ -57,7 +57,7 @@ class Answer:
         self.turn = turn
         self.rate_limit: dict[str, int] | None = None
         """What the response's headers say of the rate limit, once they came."""
-        self._agent_id = agent_id
+        self.agent_id = agent_id
         self._session_id = session_id
         self._as_blocks = as_blocks
         self._metadata = {"model_provider": PROVIDER}
@@ -115,7 +115,7 @@ class Answer:
             self._block += 1
         self._block_is_text = is_text
         block: dict[str, Any] = (
-            {"type": "text", "text": piece} if isinstance(piece, str) else _block(piece)
+            {"type": "text", "text": piece} if isinstance(piece, str) else tool_block(piece)
         )
         return ChatGenerationChunk(
             message=AIMessageChunk(
@@ -129,7 +129,7 @@ class Answer:
         turn = self.turn
         metadata: dict[str, Any] = {
             "model_provider": PROVIDER,
-            "model_name": self._agent_id,
+            "model_name": self.agent_id,
         }
         if turn.is_over:
             metadata["finish_reason"] = "stop_sequence" if turn.is_cut else "stop"
@@ -178,7 +178,8 @@ def _raw(tools: Iterable[ServerTool]) -> dict[str, Any]:
     return {SERVER_TOOLS: raw} if raw else {}
 
 
-def _block(tool: ServerTool) -> dict[str, Any]:
+def tool_block(tool: ServerTool) -> dict[str, Any]:
+    """A tool's call or result as a standard content block."""
     return _block_of_raw(_raw([tool])[SERVER_TOOLS][0])
 
 

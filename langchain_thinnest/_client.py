@@ -14,10 +14,13 @@ import atexit
 import contextlib
 import ipaddress
 import json
-import logging
 import os
+import socket
 import ssl
+import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -29,7 +32,6 @@ from collections.abc import (
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from threading import Lock
 from typing import Any
 
 import httpx
@@ -53,8 +55,6 @@ from langchain_thinnest.errors import (
     ThinnestStreamError,
     ThinnestTimeoutError,
 )
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 _USER_AGENT = f"langchain-thinnest/{version('langchain-thinnest')}"
@@ -199,10 +199,43 @@ class Response:
         self._has_ended = True
         return reason
 
+    def excerpt(self) -> bytes:
+        """Read what there is of a refusal's body, up to a limit, and close it."""
+        excerpt = b""
+        for data in self:
+            excerpt += data if isinstance(data, bytes) else b""
+            if len(excerpt) >= _ERROR_BODY_BYTES:
+                break
+        self.close()
+        return excerpt
+
+    async def aexcerpt(self) -> bytes:
+        """The async twin of `excerpt`."""
+        excerpt = b""
+        async for data in self:
+            excerpt += data if isinstance(data, bytes) else b""
+            if len(excerpt) >= _ERROR_BODY_BYTES:
+                break
+        await self.aclose()
+        return excerpt
+
     def drain(self) -> None:
-        """Read on to the body's end, so that the connection can be used again."""
-        for _ in self:
-            pass
+        """Read on to the body's end, so that the connection can be used again.
+
+        A server that does not end the body is given up on: a read that is under way then
+        can only be ended by shutting its socket, and only from outside.
+        """
+        network = self._response.extensions.get("network_stream")
+        give_up = time.monotonic() + _DRAIN_SECONDS
+        timer: threading.Timer | None = None
+        while not self._has_ended and time.monotonic() < give_up:
+            if not timer and network and not network.get_extra_info("is_readable"):
+                timer = threading.Timer(_DRAIN_SECONDS, _shut, [self._response])
+                timer.daemon = True
+                timer.start()
+            next(self)
+        if timer:
+            timer.cancel()
 
     async def adrain(self) -> None:
         """The async twin of `drain`; it gives up on a server that does not end the body."""
@@ -217,9 +250,25 @@ class Response:
         """Close the body; the connection too, unless the body was read to its end."""
         self._response.close()
 
+    def abandon(self) -> None:
+        """Close the connection at once, and leave telling the pool of it for later.
+
+        A generator that nobody reads on is closed by the garbage collector, which may run
+        anywhere: also in a thread that holds the pool's lock, which would wait for itself.
+        """
+        _shut(self._response)
+        _abandoned.append(self._response)
+
     async def aclose(self) -> None:
-        """The async twin of `close`."""
+        """Close the body; the connection too, unless the body was read to its end."""
         await self._response.aclose()
+
+
+def _shut(response: httpx.Response) -> None:
+    network = response.extensions.get("network_stream")
+    if network is not None:
+        with contextlib.suppress(OSError):
+            network.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
@@ -245,6 +294,8 @@ def open_stream(
     """
 
     def send() -> Response:
+        while _abandoned:
+            _abandoned.popleft().close()
         client = endpoint.client or _clients.get(endpoint)
         try:
             response = client.send(
@@ -256,26 +307,22 @@ def open_stream(
         except httpx.HTTPError as error:
             failure = _open_failure(error, endpoint)
         else:
+            opened = Response(response)
             if _is_event_stream(response):
-                return Response(response)
-            excerpt = b""
-            try:
-                for data in response.iter_bytes():
-                    excerpt += data
-                    if len(excerpt) >= _ERROR_BODY_BYTES:
-                        break
-            except httpx.HTTPError:
-                logger.debug("The body of an error response could not be read")
-            finally:
-                response.close()
-            failure = _refusal(response, excerpt, endpoint)
+                return opened
+            failure = _refusal(response, opened.excerpt(), endpoint)
         raise failure
 
     response: Response = Retrying(**_retrying(policy), before_sleep=on_retry)(send)
     try:
         yield response
-    finally:
+    except GeneratorExit:
+        response.abandon()
+        raise
+    except BaseException:
         response.close()
+        raise
+    response.close()
 
 
 @contextlib.asynccontextmanager
@@ -299,19 +346,10 @@ async def aopen_stream(
         except httpx.HTTPError as error:
             failure = _open_failure(error, endpoint)
         else:
+            opened = Response(response)
             if _is_event_stream(response):
-                return Response(response)
-            excerpt = b""
-            try:
-                async for data in response.aiter_bytes():
-                    excerpt += data
-                    if len(excerpt) >= _ERROR_BODY_BYTES:
-                        break
-            except httpx.HTTPError:
-                logger.debug("The body of an error response could not be read")
-            finally:
-                await response.aclose()
-            failure = _refusal(response, excerpt, endpoint)
+                return opened
+            failure = _refusal(response, await opened.aexcerpt(), endpoint)
         raise failure
 
     response: Response = await AsyncRetrying(**_retrying(policy), before_sleep=on_retry)(send)
@@ -453,7 +491,7 @@ class _Clients:
     """The process's own httpx clients: models with the same endpoint share connections."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._clients: dict[str, httpx.Client] = {}
 
     def get(self, endpoint: Endpoint) -> httpx.Client:
@@ -473,7 +511,7 @@ class _Clients:
 
     def forget(self) -> None:
         """Drop the clients without closing them: after a fork they are the parent's."""
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._clients = {}
 
 
@@ -528,6 +566,7 @@ def _client_options(base_url: str) -> dict[str, Any]:
     return options
 
 
+_abandoned: deque[httpx.Response] = deque()
 _clients = _Clients()
 _async_clients = _AsyncClients()
 atexit.register(_clients.close)

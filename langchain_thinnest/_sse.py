@@ -124,13 +124,8 @@ class SSEDecoder:
             return self._join(value)
         if len(value) > self._max:
             raise self._too_large()
-        try:
-            payload = from_json(value)
-        except ValueError:
-            return self._hold(value)
-        if isinstance(payload, dict):
-            return payload
-        raise _not_an_object(value)
+        payload = _parsed(value)
+        return self._hold(value) if payload is None else payload
 
     def _hold(self, value: bytes) -> Payload | None:
         stripped = value.strip()
@@ -150,13 +145,10 @@ class SSEDecoder:
         joined = b"\n".join(self._held)
         self._held.clear()
         self._size = self._depth = 0
-        try:
-            payload = from_json(joined)
-        except ValueError:
-            payload = None
-        if isinstance(payload, dict):
-            return payload
-        raise _not_an_object(joined)
+        payload = _parsed(joined)
+        if payload is None:
+            raise _not_an_object(joined)
+        return payload
 
     def _check_size(self) -> None:
         if self._size > self._max:
@@ -167,6 +159,14 @@ class SSEDecoder:
             f"One event of the stream is larger than max_event_bytes ({self._max}). "
             "If the agent's tools return that much, raise max_event_bytes."
         )
+
+
+def _parsed(value: bytes) -> Payload | None:
+    try:
+        payload = from_json(value)
+    except ValueError:
+        return None
+    return payload if isinstance(payload, dict) else None
 
 
 def _not_an_object(payload: bytes) -> ThinnestProtocolError:

@@ -183,11 +183,10 @@ class Turn:
     def _add_text(self, content: str) -> Iterator[Piece]:
         if self._stop is not None:
             content, self.is_cut = self._stop.feed(content)
-            if not content and not self.is_cut:
-                return
-        self._text.append(content)
-        self._length += len(content)
-        yield content
+        if content or self._stop is None:  # one piece for one event, but none for a held one
+            self._text.append(content)
+            self._length += len(content)
+            yield content
         if self.is_cut:
             yield End()
 

@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from langchain_core.callbacks import (
@@ -33,6 +33,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.schema import StreamEvent
+from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.utils.uuid import uuid7
 from pydantic import (
     ConfigDict,
@@ -46,6 +47,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
 from langchain_thinnest._answer import PROVIDER, Answer
+from langchain_thinnest._block_events import BlockEvents
 from langchain_thinnest._call import Call, aread, read
 from langchain_thinnest._client import DEFAULT_TIMEOUT, Endpoint, is_loopback
 from langchain_thinnest._limits import RetryPolicy
@@ -55,8 +57,11 @@ from langchain_thinnest._messages import (
     has_control_characters,
     to_text,
 )
-from langchain_thinnest._turn import Turn
+from langchain_thinnest._turn import End, Turn
 from langchain_thinnest.errors import ThinnestRequestError
+
+if TYPE_CHECKING:
+    from langchain_protocol.protocol import MessagesData
 
 _KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")
 _DEFAULT_BASE_URL = "https://api.thinnest.ai"
@@ -228,7 +233,7 @@ class ChatThinnest(BaseChatModel):
         except httpx.InvalidURL:
             parsed = httpx.URL("")
         problem = None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if parsed.scheme not in ("http", "https") or not parsed.host or " " in url:
             problem = "must be a URL such as https://api.thinnest.ai"
         elif parsed.userinfo or parsed.query or parsed.fragment:
             problem = "must hold no user, password, query or fragment"
@@ -495,6 +500,42 @@ class ChatThinnest(BaseChatModel):
         async with aclosing(aread(call, run_manager or kwargs.get(_RUN))) as pieces:
             async for piece in pieces:
                 yield to_chunk(piece)
+
+    def _stream_chat_model_events(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        *,
+        run_manager: CallbackManagerForLLMRun,
+        **kwargs: Any,
+    ) -> Iterator[MessagesData]:
+        call = self._begin(messages, stop, kwargs)
+        events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
+        with closing(read(call, run_manager)) as pieces:
+            for piece in pieces:
+                if type(piece) is not End:
+                    yield from events.of(piece)
+        # Last of all, since the framework asks for no event after it.
+        yield from events.of(End())
+
+    async def _astream_chat_model_events(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        *,
+        run_manager: AsyncCallbackManagerForLLMRun,
+        **kwargs: Any,
+    ) -> AsyncIterator[MessagesData]:
+        call = self._begin(messages, stop, kwargs)
+        events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
+        async with aclosing(aread(call, run_manager)) as pieces:
+            async for piece in pieces:
+                if type(piece) is not End:
+                    for event in events.of(piece):
+                        yield event
+        # Last of all, since the framework asks for no event after it.
+        for event in events.of(End()):
+            yield event
 
     def _begin(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]

@@ -23,10 +23,11 @@ try:
     from langchain_thinnest.emulator.demo import demo_agent
     from langchain_thinnest.emulator.server import ThinnestEmulator
 except ModuleNotFoundError as error:
-    if error.name not in ("starlette", "uvicorn", "simpleeval"):
+    missing = (error.name or "").partition(".")[0]
+    if missing not in ("starlette", "uvicorn", "simpleeval"):
         raise
     raise ImportError(
-        f"The emulator needs {error.name}, which is not installed: "
+        f"The emulator needs {missing}, which is not installed: "
         'pip install "langchain-thinnest[emulator]"'
     ) from error
 from langchain_thinnest.emulator.agents import Session

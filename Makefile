@@ -1,0 +1,51 @@
+# `make demo` and `make test` need python3 and make; they install all else into .venv.
+
+PYTHON ?= python3
+PIP = -m pip --disable-pip-version-check -q
+QUESTION ?=
+PYTEST_ARGS ?=
+# The oldest releases that pyproject.toml allows.
+LOWEST = langchain-core==1.6.0 httpx==0.27.0 pydantic==2.7.4 tenacity==8.2.3
+
+.PHONY: demo test test-lowest lint clean
+
+demo: .venv/demo
+	@.venv/bin/python -m langchain_thinnest $(if $(QUESTION),"$(QUESTION)")
+
+test: .venv/test
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+# The core's tests; what needs LangChain's agents or LangGraph runs on the newest set only.
+test-lowest: .venv-lowest/test
+	.venv-lowest/bin/python -m pytest --ignore=integration_tests/agents $(PYTEST_ARGS)
+
+lint: .venv/test
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv .venv-lowest build dist
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up .venv; this takes a minute, once."
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "On Debian: apt install python3-venv"; exit 1; }
+	@.venv/bin/python $(PIP) install --upgrade pip
+
+.venv/demo: .venv/bin/python pyproject.toml
+	@.venv/bin/python $(PIP) install -e ".[emulator]"
+	@touch $@
+
+.venv/test: .venv/bin/python pyproject.toml
+	@echo "Installing what the tests need; this takes a few minutes, once."
+	@.venv/bin/python $(PIP) install -e ".[emulator]" \
+		--group lint --group test --group test-agents
+	@touch $@ .venv/demo
+
+.venv-lowest/test: pyproject.toml Makefile
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) install --upgrade pip
+	.venv-lowest/bin/python $(PIP) install -e ".[emulator]" --group test $(LOWEST)
+	@touch $@

@@ -1,0 +1,78 @@
+"""Servers and models for the tests: the emulator, and the wire server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from integration_tests.ways import V3_WAYS, WAYS
+from integration_tests.wire import WireServer
+from langchain_thinnest import ChatThinnest
+from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
+from unit_tests.contract import EVENTS
+
+KEY = "ak_0123456789abcdef"
+Make = Callable[..., ChatThinnest]
+
+
+def example_agent(message: str, session: Any) -> Any:
+    """Answers with the contract's example."""
+    yield from EVENTS
+
+
+def echo_agent(message: str, session: Any) -> Any:
+    """Answers with what it was told, and how many turns it remembers."""
+    yield f"{len(session.messages) // 2}: {message}"
+
+
+@pytest.fixture
+def emulator() -> Iterator[ThinnestEmulator]:
+    agents = {"ag_example": example_agent, "ag_echo": echo_agent, "ag_demo": demo_agent}
+    with ThinnestEmulator(agents, api_keys=[KEY]) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def make(emulator: ThinnestEmulator) -> Make:
+    """Makes a model that asks the emulator."""
+
+    def make(agent_id: str = "ag_example", **fields: Any) -> ChatThinnest:
+        given = {"api_key": KEY, "base_url": emulator.base_url, **fields}
+        return ChatThinnest(agent_id=agent_id, **given)
+
+    return make
+
+
+@pytest.fixture
+def wire() -> Iterator[WireServer]:
+    with WireServer() as server:
+        yield server
+
+
+@pytest.fixture
+def wired(wire: WireServer) -> Make:
+    """Makes a model that asks the wire server."""
+
+    def make(**fields: Any) -> ChatThinnest:
+        given = {"agent_id": "ag_1", "api_key": KEY, "base_url": wire.base_url, **fields}
+        return ChatThinnest(**given)
+
+    return make
+
+
+def _name(way: Any) -> str:
+    return way.__name__
+
+
+@pytest.fixture(params=WAYS, ids=_name)
+def way(request: Any) -> Any:
+    """Each of the ways to call a model."""
+    return request.param
+
+
+@pytest.fixture(params=[*WAYS, *V3_WAYS], ids=_name)
+def any_way(request: Any) -> Any:
+    """Each of the ways, the v3 event streams too."""
+    return request.param

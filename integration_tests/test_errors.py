@@ -1,0 +1,273 @@
+"""Refusals: each status raises its class, with what the server said."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+import langchain_thinnest as package
+from integration_tests.conftest import KEY, Make
+from integration_tests.wire import Close, Reset, WireServer, chunk, head, refusal, stream
+from langchain_thinnest import (
+    ThinnestAuthenticationError,
+    ThinnestConnectionError,
+    ThinnestError,
+    ThinnestGenerationError,
+    ThinnestInterruptedError,
+    ThinnestNotFoundError,
+    ThinnestProtocolError,
+    ThinnestRateLimitError,
+    ThinnestServerError,
+    ThinnestTimeoutError,
+)
+from langchain_thinnest.emulator import Fault, ThinnestEmulator
+from unit_tests.contract import EVENTS, OFFSET, TEXT, as_sse
+
+STATUSES = [
+    (400, "ThinnestRequestError"),
+    (401, "ThinnestAuthenticationError"),
+    (402, "ThinnestBalanceError"),
+    (403, "ThinnestPermissionError"),
+    (404, "ThinnestNotFoundError"),
+    (409, "ThinnestRequestError"),
+    (413, "ThinnestRequestError"),
+    (422, "ThinnestRequestError"),
+    (429, "ThinnestRateLimitError"),
+    (500, "ThinnestServerError"),
+    (502, "ThinnestServerError"),
+    (503, "ThinnestServerError"),
+    (504, "ThinnestServerError"),
+]
+
+
+def fails(way: Any, model: Any, **kwargs: Any) -> ThinnestError:
+    with pytest.raises(ThinnestError) as caught:
+        way(model, "hi", **kwargs)
+    error = caught.value
+    assert pickle.loads(pickle.dumps(error)).args == error.args
+    assert KEY not in str(vars(error)) + repr(error)
+    # httpx's own error holds the signed request: it must not be reachable from here.
+    assert error.__cause__ is None
+    assert not isinstance(error.__context__, Exception)
+    return error
+
+
+@pytest.mark.parametrize(("status", "name"), STATUSES)
+def test_a_status_raises_its_class(
+    wired: Make, wire: WireServer, any_way: Any, status: int, name: str
+) -> None:
+    headers = {"X-Request-ID": "req_7"}
+    wire.answer(refusal(status, {"detail": f"no, {KEY} may not"}, headers))
+    error = fails(any_way, wired(max_retries=0))
+    assert type(error) is getattr(package, name)
+    assert error.status_code == status
+    assert error.detail == "no, ********** may not"
+    assert error.detail in str(error)
+    assert error.request_id == "req_7"
+    assert error.is_retryable is (status == 429)
+    assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "name"), STATUSES)
+def test_only_a_429_is_sent_again(
+    wired: Make, wire: WireServer, way: Any, status: int, name: str
+) -> None:
+    headers = {"Retry-After": "0"} if status == 429 else {}
+    wire.answer(*[refusal(status, headers=headers)] * 2, stream(as_sse(*EVENTS)))
+    if status == 429:
+        assert way(wired(), "hi").text == TEXT
+        assert len(wire.requests) == 3
+    else:
+        fails(way, wired())
+        assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"detail": "why"}, "why"),
+        ({"message": "why"}, "why"),
+        ({"error": {"message": "why", "code": 7}}, "why"),
+        ({"error": "why"}, "why"),
+        (
+            {"detail": [{"loc": ["body", "message"], "msg": "too long", "type": "x"}, "more"]},
+            "body.message: too long; more",
+        ),
+        ({}, "{}"),
+        ("why", "why"),
+        (b"<html>\n<h1>why</h1>", "<html> <h1>why</h1>"),
+        (b"", None),
+        (b"\xff" * 9000, "\ufffd" * 500),
+    ],
+)
+def test_what_the_server_says(wired: Make, wire: WireServer, body: Any, detail: Any) -> None:
+    wire.answer(refusal(400, body))
+    with pytest.raises(ThinnestError) as caught:
+        wired().invoke("hi")
+    assert caught.value.detail == detail
+
+
+def test_the_emulators_own_refusals(
+    emulator: ThinnestEmulator, make: Make, any_way: Any
+) -> None:
+    error = fails(any_way, make(api_key="wrong"))
+    assert isinstance(error, ThinnestAuthenticationError)
+    assert error.detail == "Missing or invalid authentication"
+    assert isinstance(fails(any_way, make("ag_unknown")), ThinnestNotFoundError)
+
+
+def test_a_wait_longer_than_allowed_is_not_waited_for(
+    wired: Make, wire: WireServer, way: Any
+) -> None:
+    wire.answer(refusal(429, headers={"Retry-After": "300"}))
+    error = fails(way, wired())
+    assert isinstance(error, ThinnestRateLimitError)
+    assert error.retry_after == 300
+    assert "300 s" in str(error)
+    assert error.is_retryable
+    assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize("retry_after", [None, "1"])
+def test_a_503_is_sent_again_only_if_it_says_when(
+    wired: Make, wire: WireServer, way: Any, retry_after: str | None
+) -> None:
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    wire.answer(refusal(503, headers=headers), stream(as_sse(*EVENTS)))
+    if retry_after:
+        assert way(wired(), "hi").text == TEXT
+    else:
+        error = fails(way, wired())
+        assert isinstance(error, ThinnestServerError)
+        assert not error.is_retryable
+    assert len(wire.requests) == (2 if retry_after else 1)
+
+
+# --- no answer at all ---
+
+
+def test_nobody_listens(wired: Make, any_way: Any) -> None:
+    error = fails(any_way, wired(base_url="http://127.0.0.1:9", max_retries=0))
+    assert type(error) is ThinnestConnectionError
+    assert error.is_retryable
+    assert "http://127.0.0.1:9" in str(error)
+
+
+@pytest.mark.parametrize("end", [Close(), Reset()])
+def test_a_connection_lost_before_the_answer_is_not_made_again(
+    wired: Make, wire: WireServer, any_way: Any, end: Any
+) -> None:
+    wire.answer([end])
+    error = fails(any_way, wired())
+    assert type(error) is ThinnestConnectionError
+    assert not error.is_retryable
+    assert "may have acted" in str(error)
+    assert len(wire.requests) == 1
+
+
+def test_an_answer_that_does_not_begin(wired: Make, wire: WireServer, any_way: Any) -> None:
+    from integration_tests.wire import Wait
+
+    wire.answer([Wait(2.0)])
+    error = fails(any_way, wired(timeout=0.2))
+    assert type(error) is ThinnestTimeoutError
+    assert not error.is_retryable
+    assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (refusal(200, {"detail": "a login page"}), "application/json.*a login page"),
+        (refusal(200, b"<html>hello</html>"), "text/html"),
+        (refusal(204), "204"),
+        (refusal(302, headers={"Location": "https://elsewhere.example/"}), "redirected"),
+        (refusal(307, headers={"Location": "/chat/stream/"}), "redirected"),
+    ],
+)
+def test_what_is_no_event_stream(
+    wired: Make, wire: WireServer, any_way: Any, script: Any, said: str
+) -> None:
+    import re
+
+    wire.answer(script)
+    error = fails(any_way, wired())
+    assert type(error) is ThinnestProtocolError
+    assert re.search(said, str(error))
+    assert len(wire.requests) == 1
+
+
+# --- an answer that is not whole ---
+
+
+def test_an_error_event(emulator: ThinnestEmulator, make: Make, any_way: Any) -> None:
+    for after, text in [(0, ""), (2, TEXT[:55]), (5, TEXT[:OFFSET])]:
+        emulator.fail_next(Fault.error("out of tokens", after=after))
+        error = fails(any_way, make())
+        assert type(error) is ThinnestGenerationError
+        assert error.detail == "out of tokens"
+        assert "out of tokens" in str(error)
+        assert error.partial.text == text
+        assert "finish_reason" not in error.partial.response_metadata
+    assert len(emulator.requests) == 3
+
+
+@pytest.mark.parametrize("version", [None, "v1"])
+def test_a_cut(emulator: ThinnestEmulator, make: Make, any_way: Any, version: Any) -> None:
+    emulator.fail_next(Fault.cut(after=5))
+    error = fails(any_way, make(output_version=version))
+    assert type(error) is ThinnestInterruptedError
+    assert error.partial.text == TEXT[:OFFSET]
+    assert [block["type"] for block in error.partial.content_blocks] == [
+        "text",
+        "server_tool_call",
+        "server_tool_result",
+    ]
+    assert len(emulator.requests) == 1
+
+
+def test_a_stall(emulator: ThinnestEmulator, make: Make, any_way: Any) -> None:
+    emulator.fail_next(Fault.stall(2.0, after=2))
+    error = fails(any_way, make(timeout=0.3))
+    assert type(error) is ThinnestInterruptedError
+    assert error.partial.text == TEXT[:55]
+    assert "timeout" in str(error)
+
+
+def test_an_end_without_done(wired: Make, wire: WireServer, any_way: Any) -> None:
+    wire.answer(stream(as_sse(*EVENTS[:3])))
+    error = fails(any_way, wired())
+    assert type(error) is ThinnestInterruptedError
+    assert error.partial.text == TEXT[:OFFSET]
+
+
+def test_bytes_that_are_not_the_contract(wired: Make, wire: WireServer, any_way: Any) -> None:
+    wire.answer(stream(as_sse(*EVENTS[:3]) + b"data: {x}\n"))
+    error = fails(any_way, wired())
+    assert type(error) is ThinnestProtocolError
+    assert error.partial.text == TEXT[:OFFSET]
+
+
+def test_an_event_too_large(wired: Make, wire: WireServer, any_way: Any) -> None:
+    big = {"type": "text", "content": "x" * 5000}
+    wire.answer(stream(as_sse(EVENTS[0], big)))
+    error = fails(any_way, wired(max_event_bytes=1000))
+    assert type(error) is ThinnestProtocolError
+    assert error.partial.text == EVENTS[0]["content"]
+
+
+def test_done_makes_it_whole_whatever_happens_then(
+    wired: Make, wire: WireServer, any_way: Any
+) -> None:
+    begin = head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+    whole = as_sse(*EVENTS)
+    for script in (
+        [begin + chunk(whole), Close()],
+        [begin + chunk(whole), Reset()],
+        [begin + chunk(whole.rstrip()), Close()],
+        [begin + chunk(whole + b"data: garbage\n\xff\xff")],
+    ):
+        wire.answer(script)
+        assert any_way(wired(timeout=1.0), "hi").text == TEXT

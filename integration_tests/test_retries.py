@@ -1,0 +1,101 @@
+"""What is sent again, how soon, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+
+from integration_tests.conftest import Make
+from integration_tests.ways import WAYS
+from integration_tests.wire import WireServer, refusal, stream
+from langchain_thinnest import ThinnestConnectionError
+from langchain_thinnest.emulator import Fault, ThinnestEmulator
+from unit_tests.contract import EVENTS, TEXT, as_sse
+
+
+def test_twice_429_then_200(emulator: ThinnestEmulator, make: Make, any_way: Any) -> None:
+    emulator.fail_next(Fault.status(429, retry_after=1), times=2)
+    began = time.monotonic()
+    assert any_way(make(), "hi").text == TEXT
+    assert time.monotonic() - began >= 2
+    assert len(emulator.requests) == 3
+    assert all(request == emulator.requests[0] for request in emulator.requests)
+
+
+def test_the_reset_of_the_window_is_waited_for(wired: Make, wire: WireServer) -> None:
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 2)}
+    wire.answer(refusal(429, headers=headers), stream(as_sse(*EVENTS)))
+    began = time.monotonic()
+    assert wired().invoke("hi").text == TEXT
+    assert time.monotonic() - began >= 0.9
+
+
+def test_tries_are_counted(wired: Make, wire: WireServer) -> None:
+    wire.answer(refusal(429, headers={"Retry-After": "0"}))
+    for retries in (0, 1, 3):
+        wire.requests.clear()
+        with pytest.raises(Exception, match="rate limit"):
+            wired(max_retries=retries).invoke("hi")
+        assert len(wire.requests) == retries + 1
+
+
+def test_a_server_that_comes_up_late_is_reached() -> None:
+    import socket
+    import threading
+
+    from langchain_thinnest import ChatThinnest
+    from langchain_thinnest.emulator import ThinnestEmulator
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    model = ChatThinnest(
+        agent_id="ag_demo", api_key="ak_emulator", base_url=f"http://127.0.0.1:{port}"
+    )
+    with pytest.raises(ThinnestConnectionError):
+        model.model_copy(update={"max_retries": 0}).invoke("hi")
+    emulator = ThinnestEmulator(port=port)
+    timer = threading.Timer(0.5, emulator.__enter__)
+    timer.start()
+    try:
+        assert "emulator" in model.invoke("hi").text
+    finally:
+        timer.join()
+        emulator.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_handlers_are_told_of_retries(
+    emulator: ThinnestEmulator, make: Make, way: Any
+) -> None:
+    told: list[Any] = []
+
+    class Sync(BaseCallbackHandler):
+        def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+            told.append((type(retry_state.outcome.exception()).__name__, kwargs["run_id"]))
+
+    class Async(AsyncCallbackHandler):
+        async def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+            told.append((type(retry_state.outcome.exception()).__name__, kwargs["run_id"]))
+
+    for handler in (Sync(), Async()):
+        told.clear()
+        emulator.fail_next(Fault.status(429, retry_after=0), times=2)
+        way(make(), "hi", {"callbacks": [handler]})
+        assert [name for name, _ in told] == ["ThinnestRateLimitError"] * 2
+        assert len({run_id for _, run_id in told}) == 1
+
+
+async def test_a_wait_is_cancelled_at_once(wired: Make, wire: WireServer) -> None:
+    wire.answer(refusal(429, headers={"Retry-After": "30"}))
+    task = asyncio.create_task(wired().ainvoke("hi"))
+    await asyncio.sleep(0.3)
+    assert len(wire.requests) == 1
+    task.cancel()
+    began = time.monotonic()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began < 5

@@ -1,0 +1,191 @@
+"""A server that does to a connection just what a test says, byte by byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from typing_extensions import Self
+
+HEADERS = {"Content-Type": "text/event-stream"}
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Send nothing until the event is set, or for some seconds."""
+
+    until: threading.Event | float
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Break the connection off, so that the client's system says so."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the connection in good order."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Say by the event when the client closes the connection."""
+
+    closed: threading.Event
+
+
+Step = bytes | Wait | Reset | Close | Watch
+
+
+def head(
+    status: int = 200, headers: dict[str, str] | None = None, version: str = "1.1"
+) -> bytes:
+    """A status line and headers."""
+    lines = [f"HTTP/{version} {status} Whatever"]
+    lines += [
+        f"{name}: {value}" for name, value in (HEADERS if headers is None else headers).items()
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+END = b"0\r\n\r\n"
+
+
+def stream(*data: bytes, headers: dict[str, str] | None = None) -> list[Step]:
+    """A whole answer: a write for each of the data, and the end of a chunked body."""
+    head_ = head(200, {**HEADERS, "Transfer-Encoding": "chunked", **(headers or {})})
+    return [head_, *(chunk(piece) for piece in data), END]
+
+
+def refusal(
+    status: int, body: Any = None, headers: dict[str, str] | None = None
+) -> list[Step]:
+    """A whole error response; the body goes out as JSON unless it is bytes."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    kind = "text/html" if isinstance(body, bytes) else "application/json"
+    fields = {"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})}
+    return [head(status, fields) + content]
+
+
+@dataclass
+class Taken:
+    """A request as it came."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body's content."""
+        return json.loads(self.body)
+
+
+@dataclass
+class WireServer:
+    """Answers each request with the next script, and repeats the last one for ever.
+
+    Attributes:
+        requests: What it was asked, in order.
+        connections: How many connections it accepted.
+    """
+
+    scripts: deque[list[Step]] = field(default_factory=deque)
+    requests: list[Taken] = field(default_factory=list)
+    connections: int = 0
+
+    def __post_init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def base_url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def answer(self, *scripts: list[Step]) -> None:
+        """Set what the next requests are answered with."""
+        self.scripts = deque(scripts)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with self._lock:
+                    self.connections += 1
+                    self._open.add(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as reader:
+            while (taken := _read_request(reader)) is not None:
+                with self._lock:
+                    self.requests.append(taken)
+                    script = (
+                        self.scripts[0] if len(self.scripts) == 1 else self.scripts.popleft()
+                    )
+                if not all(_do(connection, step) for step in script):
+                    break
+        self._open.discard(connection)
+
+
+def _read_request(reader: Any) -> Taken | None:
+    line = reader.readline().decode("latin-1").strip()
+    if not line:
+        return None
+    headers: dict[str, str] = {}
+    while field_ := reader.readline().decode("latin-1").strip():
+        name, _, value = field_.partition(":")
+        headers[name.lower()] = value.strip()
+    return Taken(line, headers, reader.read(int(headers.get("content-length", 0))))
+
+
+def _do(connection: socket.socket, step: Step) -> bool:
+    """Do one step, and say whether the connection lives on."""
+    if isinstance(step, bytes):
+        connection.sendall(step)
+    elif isinstance(step, Wait):
+        if isinstance(step.until, float):
+            time.sleep(step.until)
+        else:
+            step.until.wait(10)
+    elif isinstance(step, Watch):
+        connection.settimeout(10)
+        with contextlib.suppress(OSError):
+            while connection.recv(4096):
+                pass
+        step.closed.set()
+        return False
+    else:
+        if isinstance(step, Reset):
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        else:
+            connection.shutdown(socket.SHUT_RDWR)
+        return False
+    return True

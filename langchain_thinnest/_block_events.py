@@ -1,0 +1,82 @@
+"""The turn → LangChain's v3 content-block events, each block in its true place.
+
+Text opens a block that stays open until a tool or the end comes; a tool's block opens and
+closes the moment its event arrives. Without these native events LangChain bridges chunks,
+gathers all text into one block, and finishes tool blocks only at the end.
+This module knows nothing of how an answer is fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_thinnest._answer import PROVIDER, Answer, tool_block
+from langchain_thinnest._turn import End, Piece
+
+if TYPE_CHECKING:
+    from langchain_protocol.protocol import MessagesData
+
+# What a block's start leaves out, for its finish to carry.
+_HEAVY: dict[str, Any] = {"args": {}, "output": None}
+
+
+class BlockEvents:
+    """The events of one answer."""
+
+    def __init__(self, answer: Answer, message_id: str) -> None:
+        """Make the events of an answer, whose message will have this id."""
+        self._answer = answer
+        self._message_id = message_id
+        self._has_started = False
+        self._index = 0  # of the block that is open, or the next one
+        self._text: list[str] = []  # of the text block that is open
+
+    def of(self, piece: Piece) -> Iterator[MessagesData]:
+        """The events that a piece of the answer makes."""
+        if not self._has_started:
+            self._has_started = True
+            yield _event(
+                "message-start",
+                role="ai",
+                id=self._message_id,
+                metadata={"provider": PROVIDER, "model": self._answer.agent_id},
+            )
+        if isinstance(piece, str):
+            if piece:
+                yield from self._add_text(piece)
+            return
+        if self._text:
+            text = {"type": "text", "text": "".join(self._text)}
+            yield _event("content-block-finish", index=self._index, content=text)
+            self._text.clear()
+            self._index += 1
+        if isinstance(piece, End):
+            yield self._finish()
+            return
+        block = tool_block(piece)
+        light = {key: _HEAVY.get(key, value) for key, value in block.items()}
+        yield _event("content-block-start", index=self._index, content=light)
+        yield _event("content-block-finish", index=self._index, content=block)
+        self._index += 1
+
+    def _add_text(self, text: str) -> Iterator[MessagesData]:
+        if not self._text:
+            empty = {"type": "text", "text": ""}
+            yield _event("content-block-start", index=self._index, content=empty)
+        self._text.append(text)
+        delta = {"type": "text-delta", "text": text}
+        yield _event("content-block-delta", index=self._index, delta=delta)
+
+    def _finish(self) -> MessagesData:
+        message = self._answer.message()
+        finish: dict[str, Any] = {"metadata": message.response_metadata}
+        if message.usage_metadata is not None:
+            finish["usage"] = message.usage_metadata
+        if message.additional_kwargs:  # no field of the protocol, but the framework takes it
+            finish["additional_kwargs"] = message.additional_kwargs
+        return _event("message-finish", **finish)
+
+
+def _event(name: str, **fields: Any) -> MessagesData:
+    return cast("MessagesData", {"event": name, **fields})

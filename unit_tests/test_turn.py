@@ -1,0 +1,315 @@
+"""The turn: events → the answer so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_thinnest import (
+    ThinnestGenerationError,
+    ThinnestInterruptedError,
+    ThinnestProtocolError,
+)
+from langchain_thinnest._turn import End, ServerToolCall, ServerToolResult, Turn
+from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_printed, as_sse
+
+DONE = {"type": "done"}
+CLOSED = ThinnestInterruptedError("closed")
+
+
+def call(name: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "tool_call", "name": name, "args": {}, **fields}
+
+
+def result(name: str, value: Any = None, **fields: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "name": name, "result": value, **fields}
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "content": content}
+
+
+def take(*events: dict[str, Any], stop: tuple[str, ...] = ()) -> tuple[Turn, list[Any]]:
+    turn = Turn(max_event_bytes=10_000, stop=stop)
+    return turn, list(turn.feed(as_sse(*events)))
+
+
+def pairs(turn: Turn) -> list[tuple[Any, Any]]:
+    """Each result's value, with the arguments of the call that it answers."""
+    args = {tool.id: tool.args for tool in turn.tools if isinstance(tool, ServerToolCall)}
+    return [
+        (tool.result, args[tool.id] if tool.answers else None)
+        for tool in turn.tools
+        if isinstance(tool, ServerToolResult)
+    ]
+
+
+def test_example() -> None:
+    turn = Turn(max_event_bytes=10_000)
+    pieces = [*turn.feed(as_printed(*EVENTS)), *turn.feed(CLOSED)]
+    tool_call, tool_result = turn.tools
+    assert pieces == [
+        *(event["content"] for event in EVENTS[:3]),
+        tool_call,
+        tool_result,
+        EVENTS[5]["content"],
+        End(),
+    ]
+    assert isinstance(tool_call, ServerToolCall)
+    assert isinstance(tool_result, ServerToolResult)
+    assert (tool_call.name, tool_call.args) == (
+        "web_search",
+        {"query": "ML applications 2026"},
+    )
+    assert (tool_result.result, tool_result.id) == ("...", tool_call.id)
+    assert tool_call.offset == tool_result.offset == OFFSET
+    assert (turn.text, turn.usage, turn.is_done, turn.is_cut) == (TEXT, USAGE, True, False)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "text", "content": "x"},
+        {"type": "token", "content": "x"},
+        {"type": "content", "content": "x"},
+        {"type": "token", "data": "x"},
+        {"type": "content", "data": "x"},
+        {"type": "text", "data": "x", "content": None},
+    ],
+)
+def test_dialects_of_text(event: dict[str, Any]) -> None:
+    assert take(event)[1] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "event", [{"type": "thinking", "content": "x"}, {"no": 1}, {"type": 7}]
+)
+def test_an_unknown_type_is_skipped_with_a_debug_line(
+    event: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "langchain_thinnest")
+    assert take(event, DONE)[1] == [End()]
+    assert "unknown type" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        ({"type": "text"}, "content"),
+        ({"type": "text", "content": 7}, "content"),
+        ({"type": "text", "content": ["x"]}, "content"),
+        ({"type": "tool_call", "args": {}}, "name"),
+        ({"type": "tool_call", "name": 7, "args": {}}, "name"),
+        ({"type": "tool_call", "name": "x", "args": [1]}, "args"),
+        ({"type": "tool_call", "name": "x", "args": "no json"}, "args"),
+        ({"type": "tool_result", "result": 1}, "name"),
+    ],
+)
+def test_an_event_whose_fields_are_not_the_contracts_is_refused(
+    event: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ThinnestProtocolError, match=f"`{event['type']}` event .* {field}"):
+        take(text("before"), event)
+
+
+@pytest.mark.parametrize("args", [None, {}, "{}"])
+def test_a_call_without_arguments(args: Any) -> None:
+    turn, _ = take({"type": "tool_call", "name": "now", "args": args})
+    assert turn.tools[0].args == {}  # type: ignore[union-attr]
+    turn, _ = take({"type": "tool_call", "name": "now"})
+    assert turn.tools[0].args == {}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("value", ["", "text", None, 1.5, True, [1, {"a": None}], {"b": []}])
+def test_a_result_is_any_json(value: Any) -> None:
+    turn, _ = take(call("x"), result("x", value))
+    assert turn.tools[1].result == value  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (USAGE, USAGE),
+        ({"input_tokens": 1, "output_tokens": 2}, dict(zip(USAGE, (1, 2, 3), strict=True))),
+        ({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}, dict.fromkeys(USAGE, 0)),
+        (None, None),
+        ({}, None),
+        ("many", None),
+        ({"input_tokens": "1", "output_tokens": 2}, None),
+        ({"input_tokens": True, "output_tokens": 2}, None),
+    ],
+)
+def test_usage(usage: Any, expected: Any) -> None:
+    turn, pieces = take({"type": "done", "usage": usage})
+    assert turn.usage == expected
+    assert pieces == [End()]
+
+
+def test_what_follows_done_is_not_read() -> None:
+    turn, pieces = take(text("a"), DONE, text("b"), {"type": "error"}, {"type": "text"})
+    assert pieces == ["a", End()]
+    assert turn.text == "a"
+
+
+# --- tools ---
+
+
+def test_results_answer_the_calls_of_their_name_in_order() -> None:
+    calls = [call("a", args={"n": 1}), call("b", args={"n": 2}), call("a", args={"n": 3})]
+    turn, _ = take(*calls, result("b", "B"), result("a", "A1"), result("a", "A3"))
+    assert pairs(turn) == [("B", {"n": 2}), ("A1", {"n": 1}), ("A3", {"n": 3})]
+    assert len({tool.id for tool in turn.tools}) == 3
+    assert not turn.open_calls
+
+
+@pytest.mark.parametrize("key", ["id", "tool_call_id"])
+def test_ids_that_the_server_sends_win(key: str) -> None:
+    calls = [call("a", args={"n": 1}, **{key: "one"}), call("a", args={"n": 2}, **{key: 2})]
+    turn, _ = take(*calls, result("a", "A2", **{key: 2}), result("a", "A1", **{key: "one"}))
+    assert pairs(turn) == [("A2", {"n": 2}), ("A1", {"n": 1})]
+    assert [tool.id for tool in turn.tools] == ["one", "2", "2", "one"]
+
+
+def test_a_result_names_its_call_by_tool_call_id_though_it_has_an_id_of_its_own() -> None:
+    turn, _ = take(call("a", id="c1"), result("a", "A", id="r1", tool_call_id="c1"))
+    assert pairs(turn) == [("A", {})]
+
+
+def test_a_result_whose_id_is_of_no_open_call_answers_none_that_has_an_id() -> None:
+    turn, _ = take(call("a", id="one"), result("a", "A", id="two"))
+    assert pairs(turn) == [("A", None)]
+    assert [c.id for c in turn.open_calls] == ["one"]
+
+
+def test_an_id_that_only_the_result_has_pairs_by_name() -> None:
+    turn, _ = take(call("a", args={"n": 1}), result("a", "A", id="r"))
+    assert pairs(turn) == [("A", {"n": 1})]
+
+
+def test_an_id_that_the_server_sends_twice_is_replaced() -> None:
+    turn, _ = take(
+        call("a", id="x"), result("a", 1, id="x"), call("a", id="x"), result("a", 2, id="x")
+    )
+    first, answer, second, other = turn.tools
+    assert first.id == answer.id != second.id == other.id
+
+
+def test_a_result_without_a_call() -> None:
+    turn, _ = take(result("a", "A"), call("a"), DONE)
+    assert pairs(turn) == [("A", None)]
+    assert len(turn.open_calls) == 1
+
+
+def test_ids_differ_from_turn_to_turn() -> None:
+    assert take(call("a"))[0].tools[0].id != take(call("a"))[0].tools[0].id
+
+
+# --- the end ---
+
+
+def test_an_error_event_ends_the_turn() -> None:
+    turn = Turn(max_event_bytes=1000)
+    pieces = turn.feed(as_sse(text("a"), {"type": "error", "message": "no more tokens"}))
+    assert next(pieces) == "a"
+    with pytest.raises(ThinnestGenerationError, match="no more tokens") as caught:
+        next(pieces)
+    assert caught.value.detail == "no more tokens"
+    assert not turn.is_over
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ({"type": "error"}, "no reason"),
+        ({"type": "error", "message": {"message": "deep"}}, "deep"),
+        ({"type": "error", "error": "other field"}, "other field"),
+    ],
+)
+def test_an_error_event_of_another_shape_is_an_error_all_the_same(
+    event: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ThinnestGenerationError, match=message):
+        take(event)
+
+
+def test_the_body_ended_early() -> None:
+    turn, _ = take(text("a"))
+    with pytest.raises(ThinnestInterruptedError) as caught:
+        list(turn.feed(CLOSED))
+    assert caught.value is CLOSED
+    assert turn.text == "a"
+
+
+def test_a_last_line_without_its_end_counts() -> None:
+    turn = Turn(max_event_bytes=1000)
+    list(turn.feed(as_printed(text("a"), DONE)))
+    assert not turn.is_over
+    assert list(turn.feed(CLOSED)) == [End()]
+    assert turn.is_done
+
+
+# --- stop sequences ---
+
+
+def stopped(*events: dict[str, Any], stop: tuple[str, ...]) -> tuple[str, list[Any], bool]:
+    turn, pieces = take(*events, stop=stop)
+    return turn.text, pieces, turn.is_cut
+
+
+def test_text_ends_at_the_first_match() -> None:
+    assert stopped(text("one two three"), text("x"), stop=("three", "two")) == (
+        "one ",
+        ["one ", End()],
+        True,
+    )
+
+
+def test_a_match_may_reach_across_chunks_and_no_more_is_held_back() -> None:
+    events = [text("a<"), text("b<"), text("en"), text("d>c")]
+    assert stopped(*events, stop=("<end>",)) == ("a<b", ["a", "<b", End()], True)
+
+
+def test_what_only_seemed_to_begin_a_match_is_given_back() -> None:
+    assert stopped(text("a<e"), text("n!"), stop=("<end>",))[1] == ["a", "<en!"]
+    assert stopped(text("a<e"), DONE, stop=("<end>",)) == ("a<e", ["a", "<e", End()], False)
+
+
+def test_a_match_does_not_reach_across_a_tool_event() -> None:
+    _, pieces, is_cut = stopped(text("a<e"), call("x"), text("nd>"), DONE, stop=("<end>",))
+    assert [piece for piece in pieces if isinstance(piece, str)] == ["a", "<e", "nd>"]
+    assert not is_cut
+
+
+def test_a_stopped_turn_takes_nothing_more() -> None:
+    turn, pieces = take(text("aSTOPb"), call("x"), DONE, stop=("STOP",))
+    assert (pieces, turn.tools, turn.is_done, turn.usage) == (["a", End()], [], False, None)
+
+
+def test_text_held_back_is_not_lost_when_the_body_is_cut() -> None:
+    turn, _ = take(text("a<e"), stop=("<end>",))
+    with pytest.raises(ThinnestInterruptedError):
+        list(turn.feed(CLOSED))
+    assert turn.text == "a<e"
+
+
+@given(
+    st.lists(st.text("ab<>", max_size=5), max_size=8),
+    st.lists(st.text("ab<>", min_size=1, max_size=4), min_size=1, max_size=3),
+)
+def test_stop_gives_the_same_text_however_it_is_cut(parts: list[str], stop: list[str]) -> None:
+    whole = "".join(parts)
+    ends = [at for at in map(whole.find, stop) if at >= 0]
+    turn, pieces = take(*map(text, parts), DONE, stop=tuple(stop))
+    # Of several sequences the one that is complete first wins, as in a stream it must.
+    if ends:
+        assert turn.is_cut
+        assert whole.startswith(turn.text)
+        assert not any(sequence in turn.text for sequence in stop)
+        assert any(whole[len(turn.text) :].startswith(sequence) for sequence in stop)
+    else:
+        assert turn.text == whole
+        assert turn.is_done
+    assert "".join(piece for piece in pieces if isinstance(piece, str)) == turn.text
