@@ -328,6 +328,14 @@ def test_a_consumer_that_stops_closes_the_connection(wired: Make, wire: WireServ
     closed.clear()
     asyncio.run(run())
 
+    async def run_without_closing() -> None:
+        async for _ in wired().astream("hi"):
+            break
+        assert await asyncio.to_thread(closed.wait, 5)
+
+    closed.clear()
+    asyncio.run(run_without_closing())
+
 
 def test_the_config_is_no_part_of_what_a_trace_calls_the_models_arguments(make: Make) -> None:
     from langchain_core.callbacks import BaseCallbackHandler

@@ -103,7 +103,10 @@ def astream_events(
 ) -> AIMessage:
     async def run() -> AIMessage:
         events = await model.astream_events(given, config, version="v3", **kwargs)
-        return await events.output
+        try:
+            return await events.output
+        finally:  # the framework's task still has handlers to tell of the end
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
     return asyncio.run(run())
 

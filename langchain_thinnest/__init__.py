@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_thinnest._server_tools import expand_server_tools
+    from langchain_thinnest.agents import create_thinnest_agent
     from langchain_thinnest.chat_models import ChatThinnest
     from langchain_thinnest.errors import (
         ThinnestAuthenticationError,
@@ -40,9 +42,15 @@ __all__ = [
     "ThinnestServerError",
     "ThinnestStreamError",
     "ThinnestTimeoutError",
+    "create_thinnest_agent",
+    "expand_server_tools",
 ]
 
-_HOMES = {"ChatThinnest": "langchain_thinnest.chat_models"}
+_HOMES = {
+    "ChatThinnest": "langchain_thinnest.chat_models",
+    "create_thinnest_agent": "langchain_thinnest.agents",
+    "expand_server_tools": "langchain_thinnest._server_tools",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,8 @@
 
 It streams a LangChain pipeline (prompt | ChatThinnest | parser) over real HTTP: text as it
 comes, tool calls and results apart from it by a callback handler, usage at the end. With a
-question it answers that; without one, on a terminal, it is a small chat with a session.
+question it answers that; without one it answers a sample, and on a terminal that begins a
+small chat with a session.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
+from pydantic import ValidationError
 
 from langchain_thinnest import ChatThinnest, ThinnestError
 
 _QUESTION = "What are applications of machine learning in 2026?"
 _LIVE = "set THINNEST_API_KEY and THINNEST_AGENT_ID to ask the live service"
 _SHOWN = 160
+_INTERRUPTED = 130  # as a shell says it of a command that Ctrl+C ended
 
 
 class TerminalHandler(BaseCallbackHandler):
@@ -85,21 +88,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Answer a question, or chat.
 
     Returns:
-        The exit status: 1 if the agent gave no whole answer.
+        The exit status: 1 if the agent gave no whole answer, 130 after Ctrl+C.
     """
     parser = argparse.ArgumentParser(
         prog="python -m langchain_thinnest",
         description="Stream an agent's answer, with what its tools do, through LangChain.",
         epilog=f"It asks an emulator on this machine; {_LIVE}.",
     )
-    parser.add_argument("question", nargs="*", help="without one: a chat, on a terminal")
+    parser.add_argument("question", nargs="*", help="without one: a sample, then a chat")
     question = " ".join(parser.parse_args(argv).question)
-    with ExitStack() as stack:
-        model = _live() or _emulated(stack)
-        if question or not sys.stdin.isatty():
-            print(f"> {question or _QUESTION}")
-            return _ask(model, question or _QUESTION, session_id=None)
-        return _chat(model)
+    try:
+        with ExitStack() as stack:
+            model = _live() or _emulated(stack)
+            if question or not _is_terminal():
+                return _ask(model, question or _QUESTION, session_id=None)
+            return _chat(model)
+    except KeyboardInterrupt:
+        print()
+        return _INTERRUPTED
+
+
+def _is_terminal() -> bool:
+    return all(file is not None and file.isatty() for file in (sys.stdin, sys.stdout))
 
 
 def _live() -> ChatThinnest | None:
@@ -108,15 +118,20 @@ def _live() -> ChatThinnest | None:
         os.environ.get("THINNEST_API_KEY") or os.environ.get("THINNESTAI_API_KEY")
     ):
         return None
-    model = ChatThinnest(agent_id=agent_id)
+    try:
+        model = ChatThinnest(agent_id=agent_id)
+    except ValidationError as error:  # which does not show the key
+        raise SystemExit(f"The environment's settings are wrong: {error}") from None
     print(f"Asking {agent_id} at {model.base_url}.\n")
     return model
 
 
 def _emulated(stack: ExitStack) -> ChatThinnest:
-    from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
-    from langchain_thinnest.emulator.demo import paced
-
+    try:
+        from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
+        from langchain_thinnest.emulator.demo import paced
+    except ImportError as error:  # which says what to install
+        raise SystemExit(str(error)) from None
     emulator = stack.enter_context(ThinnestEmulator({"ag_demo": paced(demo_agent, 0.02)}))
     print(f"Asking the emulator on this machine ({_LIVE}).\n")
     return ChatThinnest(
@@ -125,6 +140,11 @@ def _emulated(stack: ExitStack) -> ChatThinnest:
 
 
 def _ask(model: ChatThinnest, question: str, session_id: str | None) -> int:
+    print(f"> {question}")
+    return _answer(model, question, session_id)
+
+
+def _answer(model: ChatThinnest, question: str, session_id: str | None) -> int:
     prompt = ChatPromptTemplate([("human", "{question}")])
     chain: Runnable[dict[str, str], str] = prompt | model | StrOutputParser()
     terminal = TerminalHandler()
@@ -141,12 +161,12 @@ def _ask(model: ChatThinnest, question: str, session_id: str | None) -> int:
 
 
 def _chat(model: ChatThinnest) -> int:
-    print("A chat; the agent remembers it. Ctrl+D ends it.\n")
     session_id = f"terminal-{uuid4().hex}"
-    status = 0
+    status = _ask(model, _QUESTION, session_id)
+    print("\nNow ask what you like; the agent remembers. Ctrl+D ends the chat.\n")
     while (question := _typed()) is not None:
         if question:
-            status = _ask(model, question, session_id)
+            status = _answer(model, question, session_id)
     print()
     return status
 

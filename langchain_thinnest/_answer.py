@@ -45,6 +45,7 @@ class Answer:
         agent_id: str,
         session_id: str | None,
         as_blocks: bool,
+        segment_id: str | None = None,
     ) -> None:
         """Make the views.
 
@@ -53,6 +54,9 @@ class Answer:
             agent_id: The agent that answers; it takes the place of a model's name.
             session_id: The session that was sent.
             as_blocks: Make `content` content blocks (`output_version="v1"`), not a string.
+            segment_id: Give the chunks ids made of this and the number of the AI message
+                that they will be part of once the answer is expanded. Default: no ids, so
+                that the framework gives all chunks the run's.
         """
         self.turn = turn
         self.rate_limit: dict[str, int] | None = None
@@ -67,6 +71,9 @@ class Answer:
         # the block before it, and a tool begins one of its own.
         self._block = -1
         self._block_is_text = False
+        self._segment_id = segment_id
+        self._segment = 0
+        self._was_result = False
 
     def message(self) -> AIMessage:
         """The answer so far as one message: whole once the turn is over."""
@@ -86,10 +93,10 @@ class Answer:
     def chunk(self, piece: Piece) -> ChatGenerationChunk:
         """One piece of the answer as a chunk; the last one holds no text, but the usage."""
         if isinstance(piece, End):
-            return self._last_chunk()
-        if self._as_blocks:
-            return self._block_chunk(piece)
-        if isinstance(piece, str):
+            message = self._last_chunk()
+        elif self._as_blocks:
+            message = self._block_chunk(piece)
+        elif isinstance(piece, str):
             message = AIMessageChunk(content=piece, response_metadata=self._metadata)
         else:
             message = AIMessageChunk(
@@ -97,19 +104,26 @@ class Answer:
                 additional_kwargs=_raw([piece]),
                 response_metadata=self._metadata,
             )
+        if self._segment_id is not None:
+            message.id = self._id_of(piece)
         return ChatGenerationChunk(message=message)
 
-    def _last_chunk(self) -> ChatGenerationChunk:
-        return ChatGenerationChunk(
-            message=AIMessageChunk(
-                content=[] if self._as_blocks else "",
-                response_metadata={**self._metadata, **self._response_metadata()},
-                usage_metadata=self.turn.usage,
-                chunk_position="last",
-            )
+    def _id_of(self, piece: Piece) -> str:
+        is_result = isinstance(piece, ServerToolResult)
+        if self._was_result and not is_result and not isinstance(piece, End):
+            self._segment += 1
+        self._was_result = is_result
+        return f"{self._segment_id}-{self._segment}"
+
+    def _last_chunk(self) -> AIMessageChunk:
+        return AIMessageChunk(
+            content=[] if self._as_blocks else "",
+            response_metadata={**self._metadata, **self._response_metadata()},
+            usage_metadata=self.turn.usage,
+            chunk_position="last",
         )
 
-    def _block_chunk(self, piece: str | ServerTool) -> ChatGenerationChunk:
+    def _block_chunk(self, piece: str | ServerTool) -> AIMessageChunk:
         is_text = isinstance(piece, str)
         if not (is_text and self._block_is_text):
             self._block += 1
@@ -117,12 +131,10 @@ class Answer:
         block: dict[str, Any] = (
             {"type": "text", "text": piece} if isinstance(piece, str) else tool_block(piece)
         )
-        return ChatGenerationChunk(
-            message=AIMessageChunk(
-                content=[{**block, "index": self._block}],
-                additional_kwargs={} if isinstance(piece, str) else _raw([piece]),
-                response_metadata=self._metadata,
-            )
+        return AIMessageChunk(
+            content=[{**block, "index": self._block}],
+            additional_kwargs={} if isinstance(piece, str) else _raw([piece]),
+            response_metadata=self._metadata,
         )
 
     def _response_metadata(self) -> dict[str, Any]:
@@ -149,11 +161,15 @@ def tool_message(result: ServerToolResult) -> ToolMessage:
 
 
 def as_tool_message(call_id: str, name: str, output: Any) -> ToolMessage:
-    """A tool's output as a message: a string as it is, anything else as JSON."""
+    """A tool's output as a message: a string as it is, anything else as JSON.
+
+    Its id follows from the call's, so that it is one message wherever it is made again.
+    """
+    fields = {"tool_call_id": call_id, "name": name, "id": f"{call_id}-result"}
     if isinstance(output, str):
-        return ToolMessage(output, tool_call_id=call_id, name=name)
+        return ToolMessage(output, **fields)
     text = json.dumps(output, ensure_ascii=False, default=str)
-    return ToolMessage(text, tool_call_id=call_id, name=name, artifact=output)
+    return ToolMessage(text, artifact=output, **fields)
 
 
 def _raw(tools: Iterable[ServerTool]) -> dict[str, Any]:
@@ -202,11 +218,12 @@ def _block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _content_blocks(message: AIMessage) -> list[ContentBlock]:
     """The translator: text and tools, interleaved as they happened."""
-    if not isinstance(message.content, str):
-        raise NotImplementedError  # not written by `Answer`: the framework knows what to do
+    tools = message.additional_kwargs.get(SERVER_TOOLS)
+    if not tools or not isinstance(message.content, str):
+        raise NotImplementedError  # nothing to interleave: the framework knows what to do
     text, at = message.content, 0
     blocks: list[dict[str, Any]] = []
-    for raw in message.additional_kwargs.get(SERVER_TOOLS, ()):
+    for raw in tools:
         if at < raw["offset"] <= len(text):
             blocks.append({"type": "text", "text": text[at : raw["offset"]]})
             at = raw["offset"]

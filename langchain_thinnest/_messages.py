@@ -43,6 +43,8 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from langchain_thinnest._answer import PROVIDER
+from langchain_thinnest._server_tools import expand_server_tools
 from langchain_thinnest.errors import ThinnestRequestError
 
 # Whatever a reader, man or model, may take for the beginning of a line.
@@ -165,6 +167,7 @@ def to_text(messages: Sequence[BaseMessage], session_id: str | None) -> str:
     """
     if session_id is not None:
         messages = _new_part(messages, session_id)
+    messages = _with_server_tools_apart(messages)
     texts = [_text(message) for message in messages]
     if not any(text.strip() for text in texts):
         raise ThinnestRequestError(
@@ -204,13 +207,38 @@ def _new_part(messages: Sequence[BaseMessage], session_id: str) -> Sequence[Base
 
 
 def _is_written_by(message: BaseMessage, session_id: str) -> bool:
-    if not isinstance(message, AIMessage):
-        return False
     metadata = message.response_metadata
-    if metadata.get("session_id") == session_id:
-        return True
+    if isinstance(message, (AIMessage, ToolMessage)) and (
+        metadata.get("session_id") == session_id
+    ):
+        return True  # a tool message of this session tells of a tool that the server ran
     # A history that was stored without metadata can only be this session's own.
-    return "model_provider" not in metadata and not message.tool_calls
+    return (
+        isinstance(message, AIMessage)
+        and "model_provider" not in metadata
+        and not message.tool_calls
+    )
+
+
+def _with_server_tools_apart(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Write the tools that our own answers tell of as messages, as in a stored transcript."""
+    apart: list[BaseMessage] = []
+    for message in messages:
+        is_ours = message.response_metadata.get("model_provider") == PROVIDER
+        if is_ours and isinstance(message, AIMessage):
+            apart += expand_server_tools(message)
+        else:
+            apart.append(message)
+    return apart
+
+
+def tool_call_ids(messages: Sequence[BaseMessage]) -> set[str]:
+    """The ids of all tool calls that a conversation has had."""
+    ids: set[str] = set()
+    for message in _with_server_tools_apart(messages):
+        if isinstance(message, ToolMessage):
+            ids.add(message.tool_call_id)
+    return ids
 
 
 def _text(message: BaseMessage) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -29,8 +29,6 @@ from langchain_core.callbacks import (
 from langchain_thinnest._answer import tool_message
 from langchain_thinnest._turn import End, Piece, ServerToolCall, ServerToolResult, Turn
 from langchain_thinnest.errors import ThinnestStreamError
-
-_T = TypeVar("_T")
 
 
 class ToolRuns:
@@ -75,7 +73,7 @@ class AsyncToolRuns:
         self._manager: AsyncCallbackManager | None = None
         if run is not None and run.handlers:
             self._manager = AsyncCallbackManager(**_child_of(run))
-        self._open: dict[str, AsyncCallbackManagerForToolRun] = {}
+        self._open: dict[str, asyncio.Future[AsyncCallbackManagerForToolRun]] = {}
 
     async def see(self, piece: Piece) -> None:
         """Take the next piece of the answer, which is no text."""
@@ -83,10 +81,12 @@ class AsyncToolRuns:
             return
         if isinstance(piece, ServerToolCall):
             start = self._manager.on_tool_start(*_input(piece), **_started(piece))
-            self._open[piece.id] = await _apart(start)
+            # Kept before it is awaited: whoever cancels the wait does not undo the start.
+            self._open[piece.id] = asyncio.ensure_future(start)
+            await asyncio.shield(self._open[piece.id])
         elif isinstance(piece, ServerToolResult):
             if piece.id in self._open:
-                run = self._open.pop(piece.id)
+                run = await self._open.pop(piece.id)
                 await _apart(run.on_tool_end(tool_message(piece)))
         elif isinstance(piece, End):
             await self.fail(_no_result(self._turn))
@@ -94,13 +94,13 @@ class AsyncToolRuns:
     async def fail(self, error: BaseException) -> None:
         """End the runs that are still open."""
         while self._open:
-            run = self._open.pop(next(iter(self._open)))
+            run = await self._open.pop(next(iter(self._open)))
             await _apart(run.on_tool_error(error))
 
 
-async def _apart(callback: Coroutine[Any, Any, _T]) -> _T:
+async def _apart(callback: Coroutine[Any, Any, None]) -> None:
     """Await a callback in a task, whose context is its own and which runs to its end."""
-    return await asyncio.shield(asyncio.ensure_future(callback))
+    await asyncio.shield(asyncio.ensure_future(callback))
 
 
 def _child_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun) -> dict[str, Any]:

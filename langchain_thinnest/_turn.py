@@ -15,7 +15,7 @@ This module knows nothing of HTTP, of clocks, or of LangChain's callbacks and me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -81,12 +81,20 @@ class Turn:
         is_cut: A stop sequence ended the answer here, before the server did.
     """
 
-    def __init__(self, *, max_event_bytes: int, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        max_event_bytes: int,
+        stop: Sequence[str] = (),
+        taken_ids: Iterable[str] = (),
+    ) -> None:
         """Begin a turn.
 
         Args:
             max_event_bytes: The most bytes that one event may have.
             stop: Sequences at whose first match the text ends.
+            taken_ids: Ids of tool calls that the conversation has had: a state keeps them
+                for ever, so they are not given again, whatever the server sends.
         """
         self.tools: list[ServerTool] = []
         self.usage: UsageMetadata | None = None
@@ -98,7 +106,7 @@ class Turn:
         self._text: list[str] = []
         self._length = 0
         self._open: list[ServerToolCall] = []
-        self._ids: set[str] = set()
+        self._ids = set(taken_ids)
 
     @property
     def text(self) -> str:
@@ -212,7 +220,7 @@ class Turn:
         return ServerToolResult(call.id, call.name, event.result, self._length, True)
 
     def _new_id(self, id_: str | None) -> str:
-        """The server's id, or a new one where it sent none or sent it before."""
+        """The server's id, or a new one where it sent none, or one that is taken."""
         if not id_ or id_ in self._ids:
             id_ = f"call_{uuid4().hex}"
         self._ids.add(id_)

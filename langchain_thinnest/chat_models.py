@@ -10,9 +10,16 @@ import difflib
 import os
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 from langchain_core.callbacks import (
@@ -56,8 +63,9 @@ from langchain_thinnest._messages import (
     checked_id,
     has_control_characters,
     to_text,
+    tool_call_ids,
 )
-from langchain_thinnest._turn import End, Turn
+from langchain_thinnest._turn import End, Piece, Turn
 from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -67,10 +75,11 @@ _KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")
 _DEFAULT_BASE_URL = "https://api.thinnest.ai"
 # Private call arguments, from the methods that have a config to those that do the work.
 _RUN = "_thinnest_run"
+_INNER = "_thinnest_inner"
+SEGMENT_ID = "_thinnest_segment_id"  # from `agents`, which expands the answer
 _CONTEXT = "_thinnest_context"
-_CALL_ARGUMENTS = frozenset(
-    {"agent_id", "model", "request_metadata", "session_id", "stream", _RUN, _CONTEXT}
-)
+_CALL_ARGUMENTS = frozenset({"agent_id", "model", "request_metadata", "session_id", "stream"})
+_PRIVATE = frozenset({_RUN, _CONTEXT, _INNER, SEGMENT_ID})
 _NO_EFFECT = frozenset({"temperature", "max_tokens"})
 
 
@@ -392,7 +401,9 @@ class ChatThinnest(BaseChatModel):
         )
         if manager.handlers:
             kwargs[_RUN] = AsyncCallbackManagerForLLMRun(**_run_fields(config, manager))
-        return super().astream(input, config, stop=stop, **kwargs)
+        inner: list[AsyncGenerator[Piece, None]] = []
+        kwargs[_INNER] = inner
+        return _AsyncStream(super().astream(input, config, stop=stop, **kwargs), inner)
 
     @override
     def stream_events(  # type: ignore[override]  # the overloads are the framework's
@@ -498,6 +509,7 @@ class ChatThinnest(BaseChatModel):
         call = self._begin(messages, stop, kwargs)
         to_chunk = call.answer.chunk
         async with aclosing(aread(call, run_manager or kwargs.get(_RUN))) as pieces:
+            kwargs.get(_INNER, []).append(pieces)
             async for piece in pieces:
                 yield to_chunk(piece)
 
@@ -558,10 +570,12 @@ class ChatThinnest(BaseChatModel):
                 Turn(
                     max_event_bytes=self.max_event_bytes,
                     stop=_stop_sequences(stop) if stop else (),
+                    taken_ids=tool_call_ids(messages) if len(messages) > 1 else (),
                 ),
                 agent_id=agent_id,
                 session_id=session_id,
                 as_blocks=self.output_version == "v1",
+                segment_id=kwargs.get(SEGMENT_ID),
             ),
         )
 
@@ -613,6 +627,28 @@ class ChatThinnest(BaseChatModel):
         return self.model_copy(update={"cache": False})
 
 
+class _AsyncStream(AsyncIterator[AIMessageChunk]):
+    """What `astream` gives: the framework's generator, closed from the inside out.
+
+    The framework's generator does not close the model's, so that the connection would live,
+    and the tool runs stay open, until the garbage collector comes by.
+    """
+
+    def __init__(
+        self, chunks: AsyncIterator[AIMessageChunk], inner: list[AsyncGenerator[Piece, None]]
+    ) -> None:
+        self._chunks = chunks
+        self._inner = inner
+
+    def __anext__(self) -> Awaitable[AIMessageChunk]:
+        return self._chunks.__anext__()
+
+    async def aclose(self) -> None:
+        for pieces in self._inner:
+            await pieces.aclose()
+        await cast("AsyncGenerator[AIMessageChunk, None]", self._chunks).aclose()
+
+
 def _result(call: Call) -> ChatResult:
     return ChatResult(generations=[ChatGeneration(message=call.answer.message())])
 
@@ -644,7 +680,7 @@ def _run_fields(
 
 def _public(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A call's arguments as traces and cache keys may show them."""
-    shown = {key: value for key, value in kwargs.items() if key not in (_RUN, _CONTEXT)}
+    shown = {key: value for key, value in kwargs.items() if key not in _PRIVATE}
     session_id, request_metadata = kwargs.get(_CONTEXT, (None, None))
     if session_id is not None:
         shown["session_id"] = session_id
@@ -661,7 +697,7 @@ def _stop_sequences(stop: Sequence[Any]) -> list[str]:
 
 
 def _warn_unused(kwargs: Mapping[str, Any]) -> None:
-    unused = kwargs.keys() - _CALL_ARGUMENTS
+    unused = kwargs.keys() - _CALL_ARGUMENTS - _PRIVATE
     _warn_no_effect(sorted(unused & _NO_EFFECT), stacklevel=2)
     if unknown := sorted(unused - _NO_EFFECT):
         warnings.warn(

@@ -29,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         window_seconds=options.window_seconds,
         max_connections=options.max_connections,
     )
-    emulator.listen()
+    try:
+        emulator.listen()
+    except (OSError, OverflowError) as error:  # taken, not ours, or no port at all
+        parser.error(f"cannot listen on {options.host} port {options.port}: {error}")
     print(
         "The thinnest.ai emulator serves; Ctrl+C ends it. To use it from another terminal:\n"
         f"  export THINNEST_BASE_URL={emulator.base_url}\n"

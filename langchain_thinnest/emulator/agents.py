@@ -10,16 +10,17 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
+from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     HumanMessage,
-    ToolCall,
     ToolMessage,
 )
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnablePassthrough
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 Item = str | dict[str, Any]
@@ -105,7 +106,7 @@ def _items(agent: Agent, message: str, session: Session) -> AsyncIterator[Item]:
         if getattr(agent, "checkpointer", None):  # which remembers by itself
             conversation = conversation[-1:]
             if session.id is None:
-                configurable["thread_id"] = f"{id(session)}"
+                configurable["thread_id"] = uuid4().hex
         return _graph_items(agent, {"messages": conversation}, config)
     return _runnable_items(agent, message, config)
 
@@ -134,7 +135,8 @@ async def _runnable_items(
 ) -> AsyncIterator[Item]:
     """What a runnable itself streams is its text; tools that run inside it are events."""
     root = None
-    async for event in agent.astream_events(given, config, version="v2"):
+    chain = agent | RunnablePassthrough()  # which streams, also what a model only returns
+    async for event in chain.astream_events(given, config, version="v2"):
         root = root or event["run_id"]
         kind, data = event["event"], cast("dict[str, Any]", event["data"])
         if kind == "on_tool_start":
@@ -148,7 +150,11 @@ async def _runnable_items(
 
 def _chunk_items(chunk: Any) -> Iterable[Item]:
     if isinstance(chunk, BaseMessage):
-        yield from _message_items(chunk)
+        # What the tools of a `ChatThinnest` do comes as tool runs already.
+        is_ours = chunk.response_metadata.get("model_provider") == "thinnest"
+        for item in _message_items(chunk):
+            if isinstance(item, str) or not is_ours:
+                yield item
     elif chunk is not None and chunk != "":
         yield str(chunk)
 
@@ -167,26 +173,30 @@ def _message_items(message: BaseMessage) -> Iterable[Item]:
 async def _graph_items(
     agent: Runnable[Any, Any], given: Any, config: Any
 ) -> AsyncIterator[Item]:
-    """Text comes from the `messages` mode; calls are whole only in a node's `updates`."""
+    """What is streamed or whole comes by `messages`; a streamed call is whole in `updates`."""
     stream = cast("Any", agent).astream(given, config, stream_mode=["messages", "updates"])
+    called: set[str | None] = set()  # the messages whose calls were given
     async for mode, data in stream:
-        if mode == "updates":
-            for call in _calls(data):
-                yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
-        elif isinstance(data[0], ToolMessage):
-            yield _tool_result(data[0].name or "tool", data[0])
-        elif isinstance(data[0], AIMessage):
-            for item in _message_items(data[0]):
-                yield item
+        is_update = mode == "updates"
+        for message in _updated(data) if is_update else [data[0]]:
+            if isinstance(message, AIMessage):
+                if not is_update:
+                    for item in _message_items(message):
+                        yield item
+                is_whole = is_update or not isinstance(message, AIMessageChunk)
+                if is_whole and message.id not in called:
+                    called.add(message.id)
+                    for call in message.tool_calls:
+                        yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
+            elif isinstance(message, ToolMessage) and not is_update:
+                yield _tool_result(message.name or "tool", message)
 
 
-def _calls(updates: dict[str, Any] | None) -> Iterable[ToolCall]:
-    """The tool calls among what nodes have added to the graph's messages."""
+def _updated(updates: dict[str, Any] | None) -> Iterable[Any]:
+    """What nodes have added to the graph's messages."""
     for update in (updates or {}).values():
         messages = update.get("messages", ()) if isinstance(update, dict) else ()
-        for message in messages if isinstance(messages, list) else [messages]:
-            if isinstance(message, AIMessage):
-                yield from message.tool_calls
+        yield from messages if isinstance(messages, list) else [messages]
 
 
 def _tool_result(name: str, output: Any) -> dict[str, Any]:

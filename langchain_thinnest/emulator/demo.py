@@ -25,10 +25,10 @@ _RECALL = re.compile(
     r"\b(?:did|have|had)\s+(?:I|we)\b.*\b(?:ask|asked|said|say)\b", re.IGNORECASE
 )
 _STOP_WORDS = """
-    a about an and are as at be but by can could did do does else for from give has have how i
-    in is it its know like many me much my of on or please say show some tell than that the
-    their them then there these they this to was we what when where which who why will with
-    would you your
+    a about an and are as at be but by can could did do does else for from give has have
+    hello hey hi how i in is it its know like many me much my of on or please say show some
+    tell than that the their them then there these they this to was we what when where which
+    who why will with would you your
 """
 _PYTHON = str.maketrans({"^": "**", "\u00d7": "*", "\u00f7": "/", ",": None})
 _SIGNATURE = (

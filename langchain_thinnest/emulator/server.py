@@ -162,8 +162,8 @@ class ThinnestEmulator:
         )
 
     async def _chat_stream(self, request: Request) -> Response:
-        key = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if key not in self._keys:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or key not in self._keys:
             return _refuse(401, "Missing or invalid authentication")
         within = self._limits.take(key)
         headers = self._limits.headers(key)
@@ -255,7 +255,9 @@ async def _with_fault(
 def _problems(body: Any) -> list[dict[str, Any]]:
     """What FastAPI, which the vendor's errors look like, would say of the body."""
     if not isinstance(body, dict):
-        return [{"loc": ["body"], "msg": "Input should be an object", "type": "model_type"}]
+        return [
+            {"loc": ["body"], "msg": "Input should be a valid dictionary", "type": "dict_type"}
+        ]
     problems: list[dict[str, Any]] = []
     for name, (kind, is_required) in _FIELDS.items():
         if name not in body:
@@ -264,12 +266,12 @@ def _problems(body: Any) -> list[dict[str, Any]]:
                     {"loc": ["body", name], "msg": "Field required", "type": "missing"}
                 )
         elif not isinstance(body[name], kind):
-            word = "string" if kind is str else "object"
+            word = "string" if kind is str else "dictionary"
             problems.append(
                 {
                     "loc": ["body", name],
                     "msg": f"Input should be a valid {word}",
-                    "type": f"{word}_type",
+                    "type": "string_type" if kind is str else "dict_type",
                 }
             )
     return problems

@@ -1,0 +1,72 @@
+"""The framework's own tests: against the emulator, and the live service when a key is set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+
+from langchain_thinnest import ChatThinnest
+from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
+
+
+class Standard(ChatModelIntegrationTests):
+    """What `ChatThinnest` is, whatever it asks."""
+
+    @property
+    def chat_model_class(self) -> type[ChatThinnest]:
+        return ChatThinnest
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return False
+
+
+class TestEmulated(Standard):
+    emulator: ThinnestEmulator
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def serve(cls) -> Iterator[None]:
+        agents = {"ag_demo": demo_agent, "ag_other": demo_agent}
+        with ThinnestEmulator(agents) as cls.emulator:
+            yield
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {
+            "agent_id": "ag_demo",
+            "api_key": self.emulator.api_key,
+            "base_url": self.emulator.base_url,
+        }
+
+    @property
+    def supports_model_override(self) -> bool:
+        return True
+
+    @property
+    def model_override_value(self) -> str:
+        return "ag_other"
+
+
+if os.environ.get("THINNEST_API_KEY") and os.environ.get("THINNEST_AGENT_ID"):
+
+    class TestLive(Standard):
+        @property
+        def chat_model_params(self) -> dict[str, Any]:
+            return {"agent_id": os.environ["THINNEST_AGENT_ID"]}
+
+        @property
+        def supports_model_override(self) -> bool:
+            return False  # the environment names one agent

@@ -1,0 +1,136 @@
+"""One answer with server-side tools → the messages that an agent loop would have written.
+
+A hosted agent calls its tools within one answer. The histories of LangChain, and of other
+providers, have it apart: an AI message that calls, a tool message for each call, and so on.
+This module knows nothing of how an answer is fetched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages.tool import ToolCall
+
+from langchain_thinnest._answer import PROVIDER, SERVER_TOOLS, as_tool_message
+
+
+@dataclass
+class _Step:
+    """What one step of an agent loop says and calls, and the results by call id."""
+
+    text: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+    results: dict[str, ToolMessage] = field(default_factory=dict)
+
+
+def expand_server_tools(message: AIMessage) -> list[BaseMessage]:
+    """Write an answer as the transcript that an agent loop would have made of it.
+
+    The result is a valid history for any provider: every tool call is answered. A result
+    without a call becomes a call without arguments; a call without a result is answered by
+    a tool message with `status="error"`. Results that are no strings are written as JSON,
+    with the raw value as the tool message's `artifact`.
+
+    Args:
+        message: An answer of `ChatThinnest`: from `invoke`, or chunks added up; with string
+            or block content. A message without server-side tools comes back alone.
+
+    Returns:
+        AI messages (with `tool_calls`) and tool messages by turns. The last AI message keeps
+        the answer's id, usage and metadata.
+
+    Example:
+        ```python
+        answer = model.invoke("What is new in machine learning?")
+        history = [HumanMessage("What is new in machine learning?")]
+        history += expand_server_tools(answer)  # AI (tool_calls), tool, AI
+        other_model.invoke([*history, HumanMessage("Is that true?")])
+        ```
+    """
+    return expand(message, None)
+
+
+def expand(message: AIMessage, segment_id: str | None) -> list[BaseMessage]:
+    """Expand an answer; with a segment id, the AI messages have the ids that chunks had."""
+    base = segment_id or message.id
+    steps = _steps(message)
+    expanded: list[BaseMessage] = []
+    for number, step in enumerate(steps[:-1]):
+        ai = AIMessage(
+            step.text,
+            tool_calls=step.calls,
+            id=f"{base}-{number}" if base else None,
+            name=message.name,
+            response_metadata=_origin(message),
+        )
+        expanded += [ai, *_answers(step, message)]
+    extra = {k: v for k, v in message.additional_kwargs.items() if k != SERVER_TOOLS}
+    metadata = {k: v for k, v in message.response_metadata.items() if k != "output_version"}
+    last = AIMessage(
+        steps[-1].text,
+        tool_calls=[*steps[-1].calls, *message.tool_calls],
+        invalid_tool_calls=message.invalid_tool_calls,
+        id=f"{segment_id}-{len(steps) - 1}" if segment_id else message.id,
+        name=message.name,
+        additional_kwargs=extra,
+        response_metadata=metadata,
+        usage_metadata=message.usage_metadata,
+    )
+    return [*expanded, last, *_answers(steps[-1], message)]
+
+
+def _steps(message: AIMessage) -> list[_Step]:
+    steps = [_Step()]
+    step_of: dict[str, _Step] = {}
+    was_result = False
+
+    def step(*, is_result: bool) -> _Step:
+        """The step that comes next belongs to: text or a call after a result begins one."""
+        nonlocal was_result
+        if was_result and not is_result:
+            steps.append(_Step())
+        was_result = is_result
+        return steps[-1]
+
+    for block in cast("list[dict[str, Any]]", message.content_blocks):
+        if block["type"] == "text":
+            step(is_result=False).text += block["text"]
+        elif block["type"] == "server_tool_call":
+            call = ToolCall(name=block["name"], args=block["args"], id=block["id"])
+            step_of[block["id"]] = now = step(is_result=False)
+            now.calls.append(call)
+        elif block["type"] == "server_tool_result":
+            id_ = block["tool_call_id"]
+            name = block.get("extras", {}).get("name", "tool")
+            if id_ not in step_of:
+                step_of[id_] = now = step(is_result=False)
+                now.calls.append(ToolCall(name=name, args={}, id=id_))
+            step(is_result=True)
+            # Providers want a call's answer right after the call, however late it came.
+            step_of[id_].results[id_] = as_tool_message(id_, name, block.get("output"))
+    return steps
+
+
+def _answers(step: _Step, message: AIMessage) -> list[ToolMessage]:
+    """The results in the order they came, and an error for each call that has none."""
+    answers = list(step.results.values())
+    for call in step.calls:
+        id_ = cast("str", call["id"])
+        if id_ not in step.results:
+            missing = as_tool_message(
+                id_, call["name"], "The answer ended without a result of this tool."
+            )
+            missing.status = "error"
+            answers.append(missing)
+    for answer in answers:
+        answer.response_metadata = _origin(message)
+    return answers
+
+
+def _origin(message: AIMessage) -> dict[str, Any]:
+    """Who wrote the answer, and in which session: so that it is not sent there again."""
+    keys = ("model_provider", "session_id")
+    known = {k: v for k, v in message.response_metadata.items() if k in keys}
+    return {"model_provider": PROVIDER, **known}
