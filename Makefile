@@ -40,7 +40,7 @@ clean:
 
 .venv/test: .venv/bin/python pyproject.toml
 	@echo "Installing what the tests need; this takes a few minutes, once."
-	@.venv/bin/python $(PIP) install -e ".[emulator]" \
+	@.venv/bin/python $(PIP) install -e ".[emulator,langgraph]" \
 		--group lint --group test --group test-agents
 	@touch $@ .venv/demo
 

@@ -125,7 +125,6 @@ def test_the_service_that_the_environment_names(live: ThinnestEmulator, run: Any
         ("THINNEST_API_KEY", "ak_of_somebody_else", "authentication"),
         ("THINNEST_API_KEY", "ak_with a space", "thinnest_api_key"),
         ("THINNEST_BASE_URL", "http://thinnest.example", "base_url"),
-        ("THINNEST_BASE_URL", "http://127.0.0.1:9", "connect"),
     ],
 )
 def test_what_goes_wrong_is_said_clearly(
@@ -143,7 +142,6 @@ def test_what_goes_wrong_is_said_clearly(
     assert says in said.partition("\n\n")[2] + done.stderr
     assert "Traceback" not in said
     assert os.environ["THINNEST_API_KEY"] not in said
-    assert live.requests == []
 
 
 def test_what_to_install_is_said(
@@ -155,10 +153,10 @@ def test_what_to_install_is_said(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     done = run()
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
+    assert done.stderr == (
         "The emulator needs uvicorn, which is not installed: "
-        'pip install "langchain-thinnest[emulator]"'
-    ]
+        'pip install "langchain-thinnest[emulator]"\n'
+    )
 
 
 # --- on a terminal ---
@@ -294,7 +292,7 @@ def test_ctrl_c_ends_an_answer(open_terminal: Any, arguments: Any) -> None:
     rest = terminal.wait_for(None)
     assert terminal.process.wait(20) == 130
     assert "Traceback" not in rest
-    assert "[usage]" not in rest
+    assert "[usage]" not in rest, terminal.said
 
 
 def test_ctrl_c_at_the_prompt_ends_a_chat(live: ThinnestEmulator, open_terminal: Any) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -508,9 +508,10 @@ def look(message: str) -> str:
     return f"It is {clock.invoke({'zone': 'UTC'})['hour']}."
 
 
-def spell(messages: Iterator[str]) -> Iterator[str]:
-    for message in messages:
-        yield from message
+async def spell(messages: AsyncIterator[str]) -> AsyncIterator[str]:
+    async for message in messages:
+        for letter in message:
+            yield letter
 
 
 PROMPT = ChatPromptTemplate([("human", "{question}")])

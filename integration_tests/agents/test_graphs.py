@@ -1,0 +1,277 @@
+"""`create_thinnest_agent`, and the model in LangGraph and LangChain agents."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.caches import InMemoryCache
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
+
+from integration_tests.conftest import Make
+from integration_tests.wire import WireServer, stream
+from langchain_thinnest import create_thinnest_agent
+from langchain_thinnest.emulator import ThinnestEmulator
+from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_sse
+
+GIVEN: Any = {"messages": "hi"}
+ALL_MODES = ["values", "updates", "messages", "tools", "custom"]
+
+
+def run(
+    graph: Any, is_async: bool, modes: Any, given: Any = GIVEN, **options: Any
+) -> list[Any]:
+    async def arun() -> list[Any]:
+        return [part async for part in graph.astream(given, stream_mode=modes, **options)]
+
+    if is_async:
+        return asyncio.run(arun())
+    return list(graph.stream(given, stream_mode=modes, **options))
+
+
+def types(messages: list[AnyMessage]) -> list[str]:
+    return [message.type for message in messages]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_example(make: Make, is_async: bool) -> None:
+    agent = create_thinnest_agent(make())
+    state = asyncio.run(agent.ainvoke(GIVEN)) if is_async else agent.invoke(GIVEN)
+    human, first, tool, last = state["messages"]
+    assert types(state["messages"]) == ["human", "ai", "tool", "ai"]
+    assert (human.text, first.text, last.text) == ("hi", TEXT[:OFFSET], TEXT[OFFSET:])
+    assert first.tool_calls[0]["id"] == tool.tool_call_id
+    assert last.tool_calls == []
+    assert last.usage_metadata == USAGE
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_every_stream_mode_and_one_message_sent(
+    make: Make, emulator: ThinnestEmulator, is_async: bool
+) -> None:
+    agent = create_thinnest_agent(make())
+    parts = run(agent, is_async, ALL_MODES)
+    assert len(emulator.requests) == 1
+    modes = {mode for mode, _ in parts}
+    assert modes == {"values", "updates", "messages", "tools"}
+    tools = [data["event"] for mode, data in parts if mode == "tools"]
+    assert tools == ["tool-started", "tool-finished"]
+    (update,) = [data for mode, data in parts if mode == "updates"]
+    assert types(update["agent"]["messages"]) == ["ai", "tool", "ai"]
+    values = [data["messages"] for mode, data in parts if mode == "values"]
+    assert types(values[-1]) == ["human", "ai", "tool", "ai"]
+
+
+def shown(parts: list[Any]) -> list[Any]:
+    """What the `messages` mode showed: text by message id, and tool messages whole."""
+    seen: list[Any] = []
+    for message, _ in parts:
+        if isinstance(message, ToolMessage):
+            seen.append((message.id, message.text))
+        elif message.text and seen and seen[-1][0] == message.id:
+            seen[-1] = (message.id, seen[-1][1] + message.text)
+        elif message.text:
+            seen.append((message.id, message.text))
+    return seen
+
+
+def event(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"type": kind, **fields}
+
+
+TURNS = [
+    EVENTS,
+    [event("text", content="just text"), EVENTS[-1]],
+    [EVENTS[3], EVENTS[4], EVENTS[0], EVENTS[3], EVENTS[4], EVENTS[5], EVENTS[-1]],
+    [EVENTS[3], EVENTS[3], EVENTS[4], EVENTS[4], EVENTS[0], EVENTS[-1]],
+    [event("tool_result", name="x", result={"n": 1}), EVENTS[0], EVENTS[-1]],
+    [EVENTS[0], EVENTS[3], EVENTS[-1]],
+]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("version", [None, "v1"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_messages_mode_shows_everything_once_and_in_order(
+    wired: Make, wire: WireServer, is_async: bool, nested: bool, version: Any, turn: Any
+) -> None:
+    wire.answer(stream(as_sse(*turn)))
+    graph: Any = create_thinnest_agent(wired(output_version=version), name="hosted")
+    if nested:
+        parent = StateGraph(MessagesState)
+        parent.add_node("sub", graph)
+        parent.add_edge(START, "sub")
+        graph = parent.compile()
+    parts = run(graph, is_async, ["messages", "values"], subgraphs=nested)
+    parts = [part[-2:] for part in parts]
+    messages = [data for mode, data in parts if mode == "messages"]
+    final = [data for mode, data in parts if mode == "values"][-1]["messages"][1:]
+    expected = [(m.id, m.text) for m in final if m.text]
+    assert shown(messages) == expected
+    ids = {message.id for message in final}
+    assert {message.id for message, _ in messages} <= ids
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("fields", [{"streaming": False}, {"cache": InMemoryCache()}])
+def test_messages_mode_without_streaming_or_with_a_cache(
+    make: Make, emulator: ThinnestEmulator, is_async: bool, fields: Any
+) -> None:
+    agent = create_thinnest_agent(make(**fields))
+    for number in (1, 2):
+        parts = run(agent, is_async, "messages")
+        assert [text for _, text in shown(parts)] == [TEXT[:OFFSET], "...", TEXT[OFFSET:]]
+        assert len(emulator.requests) == number
+
+
+def test_a_thread_is_a_session(make: Make, emulator: ThinnestEmulator) -> None:
+    agent = create_thinnest_agent(
+        make("ag_echo", session_key="thread_id"), checkpointer=InMemorySaver()
+    )
+    for thread, message, answer in [
+        ("ada", "one", "0: one"),
+        ("bob", "two", "0: two"),
+        ("ada", "three", "1: three"),
+    ]:
+        config: Any = {"configurable": {"thread_id": thread}}
+        state = agent.invoke({"messages": message}, config)
+        assert state["messages"][-1].text == answer
+        assert emulator.requests[-1]["message"] == message
+        assert emulator.requests[-1]["session_id"] == thread
+
+
+def test_a_thread_is_a_session_when_the_answer_ends_with_a_tool(
+    wired: Make, wire: WireServer
+) -> None:
+    wire.answer(stream(as_sse(*EVENTS[:5], EVENTS[-1])))
+    agent = create_thinnest_agent(wired(session_key="thread_id"), checkpointer=InMemorySaver())
+    for message in ("one", "two"):
+        agent.invoke({"messages": message}, {"configurable": {"thread_id": "t"}})
+        assert wire.requests[-1].json["message"] == message
+
+
+def test_without_a_session_the_whole_transcript_goes_out(
+    make: Make, emulator: ThinnestEmulator
+) -> None:
+    agent = create_thinnest_agent(make(), checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "ada"}}
+    agent.invoke({"messages": "one"}, config)
+    agent.invoke({"messages": "two"}, config)
+    assert emulator.requests[0] == {"agent_id": "ag_example", "message": "one"}
+    assert emulator.requests[1]["message"] == (
+        "User: one\n\n"
+        f"Assistant: {TEXT[:OFFSET]}\n\n"
+        'Assistant called web_search: {"query": "ML applications 2026"}\n\n'
+        "Tool (web_search): ...\n\n"
+        f"Assistant: {TEXT[OFFSET:]}\n\n"
+        "User: two"
+    )
+
+
+def test_ids_stay_unique_though_the_server_repeats_its_own(
+    wired: Make, wire: WireServer
+) -> None:
+    wire.answer(stream(as_sse(*({**e, "id": "c1"} for e in EVENTS))))
+    agent = create_thinnest_agent(wired(), checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    for turns in (1, 2, 3):
+        messages = agent.invoke(GIVEN, config)["messages"]
+        assert types(messages) == ["human", "ai", "tool", "ai"] * turns
+    calls = [m.tool_call_id for m in messages if isinstance(m, ToolMessage)]
+    assert len(set(calls)) == 3
+    assert calls[0] == "c1"
+
+
+def test_resumes_from_sqlite(make: Make, tmp_path: Path) -> None:
+    path = str(tmp_path / "threads.db")
+    config: Any = {"configurable": {"thread_id": "ada"}}
+    for turns in (1, 2):
+        with SqliteSaver.from_conn_string(path) as saver:
+            agent = create_thinnest_agent(make(), checkpointer=saver)
+            messages = agent.invoke(GIVEN, config)["messages"]
+            assert types(messages) == ["human", "ai", "tool", "ai"] * turns
+
+
+async def test_resumes_from_sqlite_async(make: Make, tmp_path: Path) -> None:
+    path = str(tmp_path / "threads.db")
+    config: Any = {"configurable": {"thread_id": "ada"}}
+    for turns in (1, 2):
+        async with AsyncSqliteSaver.from_conn_string(path) as saver:
+            agent = create_thinnest_agent(make(), checkpointer=saver)
+            messages = (await agent.ainvoke(GIVEN, config))["messages"]
+            assert types(messages) == ["human", "ai", "tool", "ai"] * turns
+
+
+def test_its_name_is_the_graphs_and_the_messages(make: Make) -> None:
+    agent = create_thinnest_agent(make(), name="researcher")
+    assert agent.name == "researcher"
+    messages = agent.invoke(GIVEN)["messages"]
+    assert {m.name for m in messages if isinstance(m, AIMessage)} == {"researcher"}
+
+
+def test_what_is_no_hosted_agent_is_refused(make: Make) -> None:
+    with pytest.raises(TypeError, match="ChatThinnest"):
+        create_thinnest_agent(make() | (lambda answer: answer))  # type: ignore[arg-type]
+
+
+def test_two_hosted_agents_in_one_graph(make: Make, emulator: ThinnestEmulator) -> None:
+    graph = StateGraph(MessagesState)
+    for name in ("first", "second"):
+        model = make("ag_echo", session_id=f"session-{name}")
+        graph.add_node(name, create_thinnest_agent(model, name=name))
+    graph.add_edge(START, "first")
+    graph.add_edge("first", "second")
+    graph.compile().invoke({"messages": [HumanMessage("the question")]})
+    assert [request["message"] for request in emulator.requests] == [
+        "the question",
+        "User: the question\n\nAssistant (first): 0: the question",
+    ]
+
+
+# --- the model itself, in LangChain's agent loop ---
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_create_agent_shows_the_servers_tools_and_does_not_run_them(
+    make: Make, emulator: ThinnestEmulator, is_async: bool
+) -> None:
+    agent = create_agent(model=make(), tools=[])
+    parts = run(agent, is_async, ["messages", "tools", "values"])
+    tools = [data for mode, data in parts if mode == "tools"]
+    assert [data["event"] for data in tools] == ["tool-started", "tool-finished"]
+    assert tools[0]["tool_name"] == "web_search"
+    assert tools[0]["input"] == {"query": "ML applications 2026"}
+    assert tools[1]["output"].content == "..."
+    final = parts[-1][1]["messages"]
+    assert types(final) == ["human", "ai"]
+    assert final[-1].text == TEXT
+    assert len(emulator.requests) == 1
+    texts = [data[0].text for mode, data in parts if mode == "messages"]
+    assert "".join(texts) == TEXT
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_v3_events_of_a_graph(make: Make, is_async: bool) -> None:
+    agent = create_thinnest_agent(make())
+
+    async def arun() -> tuple[list[str], Any]:
+        events = await agent.astream_events(GIVEN, version="v3")
+        texts = [await message.text async for message in events.messages]
+        return texts, await events.output()
+
+    if is_async:
+        texts, state = asyncio.run(arun())
+    else:
+        events = agent.stream_events(GIVEN, version="v3")
+        texts = [str(message.text) for message in events.messages]
+        state = events.output
+    assert texts == [TEXT]
+    assert types(state["messages"]) == ["human", "ai", "tool", "ai"]
