@@ -5,7 +5,7 @@ PIP = -m pip --disable-pip-version-check -q
 QUESTION ?=
 PYTEST_ARGS ?=
 # The oldest releases that pyproject.toml allows.
-LOWEST = langchain-core==1.6.0 httpx==0.27.0 pydantic==2.7.4 tenacity==8.2.3
+LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.7.4 tenacity==8.2.3
 
 .PHONY: demo test test-lowest lint clean
 

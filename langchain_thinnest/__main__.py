@@ -1,9 +1,9 @@
 """`python -m langchain_thinnest`: watch an agent answer, in the terminal.
 
-It streams a LangChain pipeline (prompt | ChatThinnest | parser) over real HTTP: text as it
-comes, tool calls and results apart from it by a callback handler, usage at the end. With a
-question it answers that; without one it answers a sample, and on a terminal that begins a
-small chat with a session.
+It streams a LangChain pipeline (prompt | ChatThinnest) over real HTTP: text as it comes, tool
+calls and results apart from it by a callback handler, usage at the end. With a question it
+answers that; without one it answers a sample, and on a terminal that begins a small chat with
+a session.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 from pydantic import ValidationError
+from tenacity import RetryCallState
 
 from langchain_thinnest import ChatThinnest, ThinnestError
 
@@ -54,6 +54,11 @@ class TerminalHandler(BaseCallbackHandler):
         sys.stdout.write(f"{before}{self._dim}  {note}{self._plain}\n")
         sys.stdout.flush()
         self.at_line_start = True
+
+    def on_retry(self, retry_state: RetryCallState, **_: Any) -> None:
+        """Print why and how long the model waits."""
+        error = retry_state.outcome and retry_state.outcome.exception()
+        self.note(f"[retry]       in {retry_state.upcoming_sleep:.1f} s: {error}")
 
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> None:
         """Print a tool call."""
@@ -146,14 +151,16 @@ def _ask(model: ChatThinnest, question: str, session_id: str | None) -> int:
 
 def _answer(model: ChatThinnest, question: str, session_id: str | None) -> int:
     prompt = ChatPromptTemplate([("human", "{question}")])
-    chain: Runnable[dict[str, str], str] = prompt | model | StrOutputParser()
+    # No `| StrOutputParser()`: a pipeline that is left early, as by Ctrl+C, reads on what goes
+    # into its parser, to the end.
+    chain: Runnable[dict[str, str], BaseMessage] = prompt | model
     terminal = TerminalHandler()
     try:
-        for text in chain.stream(
+        for chunk in chain.stream(
             {"question": question},
             {"callbacks": [terminal], "configurable": {"session_id": session_id}},
         ):
-            terminal.text(text)
+            terminal.text(chunk.text)
     except ThinnestError as error:
         terminal.note(f"[error]       {error}")
         return 1

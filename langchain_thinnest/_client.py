@@ -10,16 +10,12 @@ This module knows nothing of what the bytes mean, and nothing of LangChain.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import ipaddress
 import json
-import os
 import socket
 import ssl
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import (
     AsyncIterator,
@@ -30,7 +26,6 @@ from collections.abc import (
     Mapping,
 )
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -39,7 +34,9 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 from tenacity.stop import stop_after_attempt
 
+from langchain_thinnest._gate import Pass, gate_for
 from langchain_thinnest._limits import RetryPolicy, asked_wait, rate_limit
+from langchain_thinnest._pools import ASYNC_CLIENTS, CLIENTS
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestBalanceError,
@@ -137,16 +134,6 @@ class _BearerAuth(httpx.Auth):
         yield request
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: then no proxy stands between, and http is safe."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 class Response:
     """An opened stream: status 200, and an event stream.
 
@@ -157,8 +144,9 @@ class Response:
         rate_limit: What the headers say of the rate limit.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
-        """Wrap httpx's response, whose body has not been read."""
+    def __init__(self, response: httpx.Response, pass_: Pass) -> None:
+        """Wrap httpx's response, whose body has not been read, and which holds a pass."""
+        self._pass = pass_
         self.rate_limit = rate_limit(response.headers)
         self._response = response
         self._has_ended = False
@@ -248,6 +236,7 @@ class Response:
 
     def close(self) -> None:
         """Close the body; the connection too, unless the body was read to its end."""
+        self._pass.leave()
         self._response.close()
 
     def abandon(self) -> None:
@@ -256,11 +245,13 @@ class Response:
         A generator that nobody reads on is closed by the garbage collector, which may run
         anywhere: also in a thread that holds the pool's lock, which would wait for itself.
         """
+        self._pass.leave()
         _shut(self._response)
         _abandoned.append(self._response)
 
     async def aclose(self) -> None:
         """Close the body; the connection too, unless the body was read to its end."""
+        self._pass.leave()
         await self._response.aclose()
 
 
@@ -269,6 +260,9 @@ def _shut(response: httpx.Response) -> None:
     if network is not None:
         with contextlib.suppress(OSError):
             network.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+_abandoned: deque[httpx.Response] = deque()
 
 
 @contextlib.contextmanager
@@ -292,11 +286,15 @@ def open_stream(
     Raises:
         ThinnestError: If it could not be opened.
     """
+    gate = gate_for(endpoint.base_url, endpoint.api_key)
+    was_refused = False
 
     def send() -> Response:
+        nonlocal was_refused
         while _abandoned:
             _abandoned.popleft().close()
-        client = endpoint.client or _clients.get(endpoint)
+        client = endpoint.client or CLIENTS.get(endpoint.base_url)
+        pass_ = gate.enter(again=was_refused)
         try:
             response = client.send(
                 endpoint.request(client, body),
@@ -305,12 +303,20 @@ def open_stream(
                 follow_redirects=False,
             )
         except httpx.HTTPError as error:
+            pass_.leave()
             failure = _open_failure(error, endpoint)
+        except BaseException:
+            pass_.leave()
+            raise
         else:
-            opened = Response(response)
+            opened = Response(response, pass_)
             if _is_event_stream(response):
+                pass_.answered(response.headers)
                 return opened
             failure = _refusal(response, opened.excerpt(), endpoint)
+            if isinstance(failure, ThinnestRateLimitError):
+                was_refused = True
+                pass_.refused(response.headers, failure.retry_after)
         raise failure
 
     response: Response = Retrying(**_retrying(policy), before_sleep=on_retry)(send)
@@ -333,9 +339,13 @@ async def aopen_stream(
     on_retry: Callable[[RetryCallState], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Response]:
     """The async twin of `open_stream`."""
+    gate = gate_for(endpoint.base_url, endpoint.api_key)
+    was_refused = False
 
     async def send() -> Response:
-        client = endpoint.async_client or await _async_clients.get(endpoint)
+        nonlocal was_refused
+        client = endpoint.async_client or await ASYNC_CLIENTS.get(endpoint.base_url)
+        pass_ = await gate.aenter(again=was_refused)
         try:
             response = await client.send(
                 endpoint.request(client, body),
@@ -344,12 +354,20 @@ async def aopen_stream(
                 follow_redirects=False,
             )
         except httpx.HTTPError as error:
+            pass_.leave()
             failure = _open_failure(error, endpoint)
+        except BaseException:
+            pass_.leave()
+            raise
         else:
-            opened = Response(response)
+            opened = Response(response, pass_)
             if _is_event_stream(response):
+                pass_.answered(response.headers)
                 return opened
             failure = _refusal(response, await opened.aexcerpt(), endpoint)
+            if isinstance(failure, ThinnestRateLimitError):
+                was_refused = True
+                pass_.refused(response.headers, failure.retry_after)
         raise failure
 
     response: Response = await AsyncRetrying(**_retrying(policy), before_sleep=on_retry)(send)
@@ -485,90 +503,3 @@ def _detail(body: bytes) -> str:
             for item in said
         )
     return said if isinstance(said, str) else json.dumps(said)
-
-
-class _Clients:
-    """The process's own httpx clients: models with the same endpoint share connections."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._clients: dict[str, httpx.Client] = {}
-
-    def get(self, endpoint: Endpoint) -> httpx.Client:
-        url = endpoint.base_url
-        client = self._clients.get(url)
-        if client is None:
-            with self._lock:
-                client = self._clients.get(url)
-                if client is None:
-                    client = self._clients[url] = httpx.Client(**_client_options(url))
-        return client
-
-    def close(self) -> None:
-        for client in self._clients.values():
-            client.close()
-        self.forget()
-
-    def forget(self) -> None:
-        """Drop the clients without closing them: after a fork they are the parent's."""
-        self._lock = threading.Lock()
-        self._clients = {}
-
-
-class _AsyncClients:
-    """The same for async calls: an AsyncClient belongs to the loop that first used it.
-
-    Each loop's client lives in an async generator suspended at its `yield`: the loop's own
-    `shutdown_asyncgens`, which `asyncio.run` calls, closes it in the loop it belongs to.
-    """
-
-    def __init__(self) -> None:
-        self._by_loop: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop,
-            dict[str, tuple[httpx.AsyncClient, AsyncIterator[httpx.AsyncClient]]],
-        ] = weakref.WeakKeyDictionary()
-
-    async def get(self, endpoint: Endpoint) -> httpx.AsyncClient:
-        clients = self._by_loop.setdefault(asyncio.get_running_loop(), {})
-        url = endpoint.base_url
-        held = clients.get(url)
-        if held is None:
-            life = self._live(url)
-            # The first step of the generator does not suspend, so no other task comes
-            # between the look and the entry.
-            held = clients[url] = (await life.__anext__(), life)
-        return held[0]
-
-    @staticmethod
-    async def _live(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
-        client = httpx.AsyncClient(**_client_options(base_url))
-        try:
-            yield client
-        finally:
-            await client.aclose()
-
-
-_ssl_context = cache(httpx.create_ssl_context)  # slow to make, and the same for all clients
-
-
-def _client_options(base_url: str) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "verify": _ssl_context(),
-        # Waiting for a connection of the pool would be a limit that nobody set. Idle ones
-        # are dropped before a server's usual 5 s would drop them under a request.
-        "limits": httpx.Limits(
-            max_connections=None, max_keepalive_connections=100, keepalive_expiry=4.0
-        ),
-    }
-    host = httpx.URL(base_url).host
-    if is_loopback(host):  # proxies from the environment do not stand before loopback
-        options["mounts"] = {f"all://[{host}]" if ":" in host else f"all://{host}": None}
-    return options
-
-
-_abandoned: deque[httpx.Response] = deque()
-_clients = _Clients()
-_async_clients = _AsyncClients()
-atexit.register(_clients.close)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_clients.forget)

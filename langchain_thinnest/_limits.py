@@ -1,4 +1,4 @@
-"""When a request may go out (again): what a response says of limits, and the retry policy.
+"""What a response says of limits, and the retry policy: when a request may go out again.
 
 A POST here makes an agent act and a session remember, so only what the server surely did
 not take is sent again: see `ThinnestError.is_retryable`. How long to wait is the server's
@@ -21,6 +21,7 @@ from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
 
 _HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
 _RESET = "x-ratelimit-reset"
+_CLOCKS_AGREE = 2.0  # seconds
 
 
 def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
@@ -44,7 +45,8 @@ def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | 
     """Read how long a refusal asks to wait.
 
     `X-RateLimit-Reset` is the server's clock, so it is compared with the server's own
-    `Date` where there is one: a client whose clock is wrong waits no longer for it.
+    `Date` where the clocks disagree: a client whose clock is wrong waits no longer for it.
+    (`Date` is in whole seconds, so where they agree the client's own clock is finer.)
 
     Args:
         headers: The refusal's headers.
@@ -53,21 +55,31 @@ def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | 
     Returns:
         Seconds, or `None` if the headers say nothing that makes sense.
     """
-    if now is None:
-        now = time.time()
-    now = _date(headers.get("date")) or now
     asked = headers.get("retry-after")
     seconds = _number(asked)
     if seconds is not None:
         return seconds
     at = _date(asked)
-    if at is None:
-        # A refusal that has requests left is not about the window, whose reset would be
-        # the wrong thing to wait for.
-        if (_number(headers.get(_HEADERS["remaining"])) or 0) > 0:
-            return None
-        at = _number(headers.get(_RESET))
-    return None if at is None else max(0.0, at - now)
+    if at is not None:
+        return max(0.0, at - _now(headers, now))
+    # A refusal that has requests left is not about the window, whose reset would be the
+    # wrong thing to wait for.
+    if (_number(headers.get(_HEADERS["remaining"])) or 0) > 0:
+        return None
+    return seconds_to_reset(headers, now)
+
+
+def seconds_to_reset(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Read how long the window of the rate limit still lasts, as `asked_wait` does."""
+    at = _number(headers.get(_RESET))
+    return None if at is None else max(0.0, at - _now(headers, now))
+
+
+def _now(headers: Mapping[str, str], now: float | None) -> float:
+    if now is None:
+        now = time.time()
+    servers = _date(headers.get("date"))
+    return now if servers is None or abs(servers - now) <= _CLOCKS_AGREE else servers
 
 
 def _number(text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""`ChatThinnest`: the fields that users set, and the methods that LangChain calls.
+"""`ChatThinnest`: the methods that LangChain calls. Its fields are in `_fields.py`.
 
 Every method begins a `Call` and shows the pieces of its answer in the shape that LangChain
 asked for. What travels over the wire, and what it means, is not known here.
@@ -6,8 +6,6 @@ asked for. What travels over the wire, and what it means, is not known here.
 
 from __future__ import annotations
 
-import difflib
-import os
 import warnings
 from collections import deque
 from collections.abc import (
@@ -16,7 +14,6 @@ from collections.abc import (
     Awaitable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, cast
@@ -29,50 +26,41 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.globals import get_llm_cache
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.language_models.chat_model_stream import (
-    AsyncChatModelStream,
-    ChatModelStream,
-)
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig, ensure_config
-from langchain_core.runnables.schema import StreamEvent
 from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.utils.uuid import uuid7
-from pydantic import (
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import ValidationError
 from typing_extensions import Self, override
 
 from langchain_thinnest._answer import PROVIDER, Answer
 from langchain_thinnest._block_events import BlockEvents
 from langchain_thinnest._call import Call, aread, read
-from langchain_thinnest._client import DEFAULT_TIMEOUT, Endpoint, is_loopback
+from langchain_thinnest._client import DEFAULT_TIMEOUT, Endpoint
+from langchain_thinnest._fields import (
+    KEY_VARIABLES,
+    NO_EFFECT,
+    ThinnestFields,
+    stop_sequences,
+    warn_no_effect,
+    without_inputs,
+)
 from langchain_thinnest._limits import RetryPolicy
 from langchain_thinnest._messages import (
     Request,
     checked_id,
-    has_control_characters,
     to_text,
     tool_call_ids,
 )
 from langchain_thinnest._turn import End, Piece, Turn
-from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
     from langchain_protocol.protocol import MessagesData
 
-_KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")
-_DEFAULT_BASE_URL = "https://api.thinnest.ai"
 # Private call arguments, from the methods that have a config to those that do the work.
 _RUN = "_thinnest_run"
 _INNER = "_thinnest_inner"
@@ -80,18 +68,9 @@ SEGMENT_ID = "_thinnest_segment_id"  # from `agents`, which expands the answer
 _CONTEXT = "_thinnest_context"
 _CALL_ARGUMENTS = frozenset({"agent_id", "model", "request_metadata", "session_id", "stream"})
 _PRIVATE = frozenset({_RUN, _CONTEXT, _INNER, SEGMENT_ID})
-_NO_EFFECT = frozenset({"temperature", "max_tokens"})
 
 
-def _key_from_env() -> SecretStr:
-    return SecretStr(next(filter(None, map(os.environ.get, _KEY_VARIABLES)), ""))
-
-
-def _base_url_from_env() -> str:
-    return os.environ.get("THINNEST_BASE_URL") or _DEFAULT_BASE_URL
-
-
-class ChatThinnest(BaseChatModel):
+class ChatThinnest(ThinnestFields):
     """A thinnest.ai agent as a LangChain chat model.
 
     The agent's instructions, model, memory and tools live at thinnest.ai; this class sends
@@ -112,161 +91,15 @@ class ChatThinnest(BaseChatModel):
         ThinnestError: From every call; `langchain_thinnest.errors` draws the tree.
     """
 
-    agent_id: str = Field(alias="model")
-    """The agent to talk to (`ag_*`). A call's `agent_id=` or `model=` overrides it."""
-
-    thinnest_api_key: SecretStr = Field(
-        alias="api_key", default_factory=_key_from_env, validate_default=True
-    )
-    """The API key. Default: the environment's `THINNEST_API_KEY`, or `THINNESTAI_API_KEY`."""
-
-    base_url: str = Field(default_factory=_base_url_from_env, validate_default=True)
-    """Where the API is. Default: the environment's `THINNEST_BASE_URL`, or the vendor's.
-    It must be https, or http to this very machine."""
-
-    allow_insecure_http: bool = False
-    """Allow `base_url` to be http to another machine, which sends the key in the clear."""
-
-    session_id: str | None = None
-    """The server-side memory to use. A call's `session_id=` overrides it, and so does
-    `config["configurable"][session_key]`, in this order. Default: no memory."""
-
-    session_key: str = "session_id"
-    """The key in `config["configurable"]` that holds the session. Set it to `"thread_id"`,
-    and each LangGraph thread is a session."""
-
-    request_metadata: dict[str, Any] | None = None
-    """Context for the agent, sent as the request's `metadata`. A call's `request_metadata=`
-    or `config["configurable"]["request_metadata"]` replaces it."""
-
-    timeout: float | httpx.Timeout | None = None
-    """Seconds, or an `httpx.Timeout`. Default: 10 s to connect, 120 s between two reads."""
-
-    max_retries: int = Field(default=6, ge=0)
-    """Tries after the first, for what the server surely did not take: 429, 503 with
-    `Retry-After`, and connections that were never made."""
-
-    max_retry_wait: float = Field(default=75.0, ge=0, allow_inf_nan=False)
-    """The longest wait before a try, in seconds. A server that asks for longer is not waited
-    for: the error says how long. The default outlasts a limit of one minute."""
-
-    max_event_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
-    """The most bytes that one event of the stream may have (8 MiB); a larger one is a
-    `ThinnestProtocolError`, so that memory stays bounded."""
-
-    streaming: bool | None = None
-    """`True` makes `invoke` stream to callbacks; `False` makes `stream` give one chunk."""
-
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
-    """Sequences at whose first match the answer ends. The API does not know them, so the text
-    is cut and the connection closed here: the usage is then unknown."""
-
-    default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
-    """Headers to send along. They may hold secrets, so they are never serialised."""
-
-    http_client: httpx.Client | None = Field(default=None, exclude=True, repr=False)
-    """Your own client for sync calls, used as it is (its own timeouts too), never closed."""
-
-    http_async_client: httpx.AsyncClient | None = Field(default=None, exclude=True, repr=False)
-    """Your own client for async calls, used as it is, never closed."""
-
-    temperature: float | None = None
-    """Accepted and without effect: the agent's settings at thinnest.ai have it."""
-
-    max_tokens: int | None = None
-    """Accepted and without effect: the agent's settings at thinnest.ai have it."""
-
-    model_config = ConfigDict(populate_by_name=True, extra="forbid", hide_input_in_errors=True)
-
     def __init__(self, **kwargs: Any) -> None:
         """Make a model; the fields are the arguments."""
         try:
             super().__init__(**kwargs)
         except ValidationError as error:
-            failure = _without_inputs(error)
+            failure = without_inputs(error, type(self))
         else:
             return
         raise failure
-
-    # --- fields ---
-
-    @field_validator("agent_id", "session_id")
-    @classmethod
-    def _check_id(cls, value: str | None, info: Any) -> str | None:
-        return value if value is None else checked_id(info.field_name, value)
-
-    @field_validator("thinnest_api_key")
-    @classmethod
-    def _check_key(cls, value: SecretStr) -> SecretStr:
-        key = value.get_secret_value()
-        if not key:
-            raise ValueError("is missing: pass api_key=... or set THINNEST_API_KEY")
-        if not key.isascii() or has_control_characters(key) or " " in key:
-            raise ValueError("holds a character (a space, a line end) that no key has")
-        return value
-
-    @field_validator("timeout", mode="before")
-    @classmethod
-    def _check_timeout(cls, value: object) -> object:
-        if isinstance(value, Mapping):  # as `lc_attributes` writes an httpx.Timeout
-            value = httpx.Timeout(**value)
-        if isinstance(value, (int, float)) and not value > 0:
-            raise ValueError("must be greater than 0 seconds")
-        return value
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _check_stop(cls, value: object) -> object:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("stop")
-    @classmethod
-    def _check_stop_sequences(cls, value: list[str] | None) -> list[str] | None:
-        return value if value is None else _stop_sequences(value)
-
-    @field_validator("default_headers")
-    @classmethod
-    def _check_headers(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        for name, content in (value or {}).items():
-            if name.lower() == "authorization":
-                raise ValueError("must not hold Authorization: pass the key as api_key")
-            if not (name + content).isascii() or has_control_characters(name + content):
-                raise ValueError(f"holds control or non-ASCII characters in {name!a}")
-        return value
-
-    @model_validator(mode="after")
-    def _check_base_url(self) -> Self:
-        url = self.base_url.rstrip("/")
-        try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL:
-            parsed = httpx.URL("")
-        problem = None
-        if parsed.scheme not in ("http", "https") or not parsed.host or " " in url:
-            problem = "must be a URL such as https://api.thinnest.ai"
-        elif parsed.userinfo or parsed.query or parsed.fragment:
-            problem = "must hold no user, password, query or fragment"
-        elif (
-            parsed.scheme == "http"
-            and not self.allow_insecure_http
-            and not is_loopback(parsed.host)
-        ):
-            problem = (
-                f"is plain http to {parsed.host!r}, which would send the key in the clear: "
-                "use https, or set allow_insecure_http=True"
-            )
-        if problem:
-            raise PydanticCustomError("base_url", "base_url {problem}", {"problem": problem})
-        self.base_url = url
-        return self
-
-    @model_validator(mode="after")
-    def _warn_of_no_effect(self) -> Self:
-        _warn_no_effect(
-            [name for name in sorted(_NO_EFFECT) if getattr(self, name) is not None],
-            stacklevel=6,
-        )
-        return self
 
     # --- what the framework asks of a model ---
 
@@ -278,7 +111,7 @@ class ChatThinnest(BaseChatModel):
     @property
     @override
     def lc_secrets(self) -> dict[str, str]:
-        return {"thinnest_api_key": _KEY_VARIABLES[0]}
+        return {"thinnest_api_key": KEY_VARIABLES[0]}
 
     @property
     @override
@@ -405,31 +238,19 @@ class ChatThinnest(BaseChatModel):
         kwargs[_INNER] = inner
         return _AsyncStream(super().astream(input, config, stop=stop, **kwargs), inner)
 
-    @override
-    def stream_events(  # type: ignore[override]  # the overloads are the framework's
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        **kwargs: Any,
-    ) -> Iterator[StreamEvent] | ChatModelStream:
-        if kwargs.get("version") == "v3":
-            config, kwargs = self._for_call(config, kwargs)
-        events: Iterator[StreamEvent] | ChatModelStream
-        events = super().stream_events(input, config, **kwargs)
-        return events
+    if not TYPE_CHECKING:  # type checkers see the framework's overloads
 
-    @override
-    def astream_events(  # type: ignore[override]  # the overloads are the framework's
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[StreamEvent] | Awaitable[AsyncChatModelStream]:
-        if kwargs.get("version") == "v3":
-            config, kwargs = self._for_call(config, kwargs)
-        events: AsyncIterator[StreamEvent] | Awaitable[AsyncChatModelStream]
-        events = super().astream_events(input, config, **kwargs)
-        return events
+        def stream_events(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+            """As the framework's, with the session of the config in v3 too."""
+            if kwargs.get("version") == "v3":
+                config, kwargs = self._for_call(config, kwargs)
+            return super().stream_events(input, config, **kwargs)
+
+        def astream_events(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+            """The async twin of `stream_events`."""
+            if kwargs.get("version") == "v3":
+                config, kwargs = self._for_call(config, kwargs)
+            return super().astream_events(input, config, **kwargs)
 
     @override
     def _generate_with_cache(
@@ -569,7 +390,7 @@ class ChatThinnest(BaseChatModel):
             answer=Answer(
                 Turn(
                     max_event_bytes=self.max_event_bytes,
-                    stop=_stop_sequences(stop) if stop else (),
+                    stop=stop_sequences(stop) if stop else (),
                     taken_ids=tool_call_ids(messages) if len(messages) > 1 else (),
                 ),
                 agent_id=agent_id,
@@ -689,43 +510,11 @@ def _public(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _stop_sequences(stop: Sequence[Any]) -> list[str]:
-    sequences = [stop] if isinstance(stop, str) else list(stop)
-    if not all(isinstance(sequence, str) and sequence for sequence in sequences):
-        raise ThinnestRequestError("stop must hold strings that are not empty.")
-    return sequences
-
-
 def _warn_unused(kwargs: Mapping[str, Any]) -> None:
     unused = kwargs.keys() - _CALL_ARGUMENTS - _PRIVATE
-    _warn_no_effect(sorted(unused & _NO_EFFECT), stacklevel=2)
-    if unknown := sorted(unused - _NO_EFFECT):
+    warn_no_effect(sorted(unused & NO_EFFECT), stacklevel=2)
+    if unknown := sorted(unused - NO_EFFECT):
         warnings.warn(
             f"ChatThinnest ignores the unknown call argument(s) {', '.join(unknown)}.",
             stacklevel=2,
         )
-
-
-def _warn_no_effect(names: Sequence[str], stacklevel: int) -> None:
-    if names:
-        warnings.warn(
-            f"{' and '.join(names)} without effect: the thinnest.ai API has no such field. "
-            "Set it in the agent's settings at thinnest.ai.",
-            stacklevel=stacklevel,
-        )
-
-
-def _without_inputs(error: ValidationError) -> ValidationError:
-    """The same error without the inputs, among which the key may be."""
-    details: list[InitErrorDetails] = []
-    for item in error.errors(include_input=False, include_url=False):
-        said = item["msg"]
-        if item["type"] == "extra_forbidden":
-            name = str(item["loc"][-1])
-            known = difflib.get_close_matches(name, ChatThinnest.model_fields, n=1)
-            said = "ChatThinnest has no such field" + (
-                f"; did you mean {known[0]}?" if known else ""
-            )
-        kind = PydanticCustomError(item["type"], "{said}", {"said": said})
-        details.append(InitErrorDetails(type=kind, loc=item["loc"], input=None))
-    return ValidationError.from_exception_data(error.title, details, "python", hide_input=True)

@@ -1,0 +1,223 @@
+"""The fields that users set on `ChatThinnest`: their meaning, and what is refused.
+
+A wrong value is refused when the model is made, by an error that says what to do and never
+shows the key: pydantic prints its inputs unless it is told not to, and keeps them anyway.
+This module knows nothing of calls.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+from langchain_core.language_models import BaseChatModel
+from pydantic import (
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import Self
+
+from langchain_thinnest._messages import checked_id, has_control_characters
+from langchain_thinnest._pools import is_loopback
+from langchain_thinnest.errors import ThinnestRequestError
+
+KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")
+NO_EFFECT = frozenset({"temperature", "max_tokens"})
+_DEFAULT_BASE_URL = "https://api.thinnest.ai"
+
+
+def _key_from_env() -> SecretStr:
+    return SecretStr(next(filter(None, map(os.environ.get, KEY_VARIABLES)), ""))
+
+
+def _base_url_from_env() -> str:
+    return os.environ.get("THINNEST_BASE_URL") or _DEFAULT_BASE_URL
+
+
+class ThinnestFields(BaseChatModel):
+    """What can be set on a `ChatThinnest`."""
+
+    agent_id: str = Field(alias="model")
+    """The agent to talk to (`ag_*`). A call's `agent_id=` or `model=` overrides it."""
+
+    thinnest_api_key: SecretStr = Field(
+        alias="api_key", default_factory=_key_from_env, validate_default=True
+    )
+    """The API key. Default: the environment's `THINNEST_API_KEY`, or `THINNESTAI_API_KEY`."""
+
+    base_url: str = Field(default_factory=_base_url_from_env, validate_default=True)
+    """Where the API is. Default: the environment's `THINNEST_BASE_URL`, or the vendor's.
+    It must be https, or http to this very machine."""
+
+    allow_insecure_http: bool = False
+    """Allow `base_url` to be http to another machine, which sends the key in the clear."""
+
+    session_id: str | None = None
+    """The server-side memory to use. A call's `session_id=` overrides it, and so does
+    `config["configurable"][session_key]`, in this order. Default: no memory."""
+
+    session_key: str = "session_id"
+    """The key in `config["configurable"]` that holds the session. Set it to `"thread_id"`,
+    and each LangGraph thread is a session."""
+
+    request_metadata: dict[str, Any] | None = None
+    """Context for the agent, sent as the request's `metadata`. A call's `request_metadata=`
+    or `config["configurable"]["request_metadata"]` replaces it."""
+
+    timeout: float | httpx.Timeout | None = None
+    """Seconds, or an `httpx.Timeout`. Default: 10 s to connect, 120 s between two reads."""
+
+    max_retries: int = Field(default=6, ge=0)
+    """Tries after the first, for what the server surely did not take: 429, 503 with
+    `Retry-After`, and connections that were never made."""
+
+    max_retry_wait: float = Field(default=75.0, ge=0, allow_inf_nan=False)
+    """The longest wait before a try, in seconds. A server that asks for longer is not waited
+    for: the error says how long. The default outlasts a limit of one minute."""
+
+    max_event_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
+    """The most bytes that one event of the stream may have (8 MiB); a larger one is a
+    `ThinnestProtocolError`, so that memory stays bounded."""
+
+    streaming: bool | None = None
+    """`True` makes `invoke` stream to callbacks; `False` makes `stream` give one chunk."""
+
+    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    """Sequences at whose first match the answer ends. The API does not know them, so the text
+    is cut and the connection closed here: the usage is then unknown."""
+
+    default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
+    """Headers to send along. They may hold secrets, so they are never serialised."""
+
+    http_client: httpx.Client | None = Field(default=None, exclude=True, repr=False)
+    """Your own client for sync calls, used as it is (its own timeouts too), never closed."""
+
+    http_async_client: httpx.AsyncClient | None = Field(default=None, exclude=True, repr=False)
+    """Your own client for async calls, used as it is, never closed."""
+
+    temperature: float | None = None
+    """Accepted and without effect: the agent's settings at thinnest.ai have it."""
+
+    max_tokens: int | None = None
+    """Accepted and without effect: the agent's settings at thinnest.ai have it."""
+
+    model_config = ConfigDict(populate_by_name=True, extra="forbid", hide_input_in_errors=True)
+
+    @field_validator("agent_id", "session_id")
+    @classmethod
+    def _check_id(cls, value: str | None, info: Any) -> str | None:
+        return value if value is None else checked_id(info.field_name, value)
+
+    @field_validator("thinnest_api_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value()
+        if not key:
+            raise ValueError("is missing: pass api_key=... or set THINNEST_API_KEY")
+        if not key.isascii() or has_control_characters(key) or " " in key:
+            raise ValueError("holds a character (a space, a line end) that no key has")
+        return value
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _check_timeout(cls, value: object) -> object:
+        if isinstance(value, Mapping):  # as `lc_attributes` writes an httpx.Timeout
+            value = httpx.Timeout(**value)
+        if isinstance(value, (int, float)) and not value > 0:
+            raise ValueError("must be greater than 0 seconds")
+        return value
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _check_stop(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _check_stop_sequences(cls, value: list[str] | None) -> list[str] | None:
+        return value if value is None else stop_sequences(value)
+
+    @field_validator("default_headers")
+    @classmethod
+    def _check_headers(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        for name, content in (value or {}).items():
+            if name.lower() == "authorization":
+                raise ValueError("must not hold Authorization: pass the key as api_key")
+            if not (name + content).isascii() or has_control_characters(name + content):
+                raise ValueError(f"holds control or non-ASCII characters in {name!a}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_base_url(self) -> Self:
+        url = self.base_url.rstrip("/")
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:
+            parsed = httpx.URL("")
+        problem = None
+        if parsed.scheme not in ("http", "https") or not parsed.host or " " in url:
+            problem = "must be a URL such as https://api.thinnest.ai"
+        elif parsed.userinfo or parsed.query or parsed.fragment:
+            problem = "must hold no user, password, query or fragment"
+        elif (
+            parsed.scheme == "http"
+            and not self.allow_insecure_http
+            and not is_loopback(parsed.host)
+        ):
+            problem = (
+                f"is plain http to {parsed.host!r}, which would send the key in the clear: "
+                "use https, or set allow_insecure_http=True"
+            )
+        if problem:
+            raise PydanticCustomError("base_url", "base_url {problem}", {"problem": problem})
+        self.base_url = url
+        return self
+
+    @model_validator(mode="after")
+    def _warn_of_no_effect(self) -> Self:
+        warn_no_effect(
+            [name for name in sorted(NO_EFFECT) if getattr(self, name) is not None],
+            stacklevel=6,
+        )
+        return self
+
+
+def stop_sequences(stop: Sequence[Any]) -> list[str]:
+    sequences = [stop] if isinstance(stop, str) else list(stop)
+    if not all(isinstance(sequence, str) and sequence for sequence in sequences):
+        raise ThinnestRequestError("stop must hold strings that are not empty.")
+    return sequences
+
+
+def warn_no_effect(names: Sequence[str], stacklevel: int) -> None:
+    if names:
+        warnings.warn(
+            f"{' and '.join(names)} without effect: the thinnest.ai API has no such field. "
+            "Set it in the agent's settings at thinnest.ai.",
+            stacklevel=stacklevel,
+        )
+
+
+def without_inputs(error: ValidationError, model: type[BaseChatModel]) -> ValidationError:
+    """The same error without the inputs, among which the key may be."""
+    details: list[InitErrorDetails] = []
+    for item in error.errors(include_input=False, include_url=False):
+        said = item["msg"]
+        if item["type"] == "extra_forbidden":
+            name = str(item["loc"][-1])
+            known = difflib.get_close_matches(name, model.model_fields, n=1)
+            said = f"{model.__name__} has no such field" + (
+                f"; did you mean {known[0]}?" if known else ""
+            )
+        kind = PydanticCustomError(item["type"], "{said}", {"said": said})
+        details.append(InitErrorDetails(type=kind, loc=item["loc"], input=None))
+    return ValidationError.from_exception_data(error.title, details, "python", hide_input=True)
