@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -17,7 +18,8 @@ from typing import Any
 import pytest
 
 from integration_tests.conftest import KEY
-from langchain_thinnest.emulator import ThinnestEmulator
+from langchain_thinnest.__main__ import main
+from langchain_thinnest.emulator import Fault, ThinnestEmulator
 
 COMMAND = [sys.executable, "-m", "langchain_thinnest"]
 SAMPLE = "What are applications of machine learning in 2026?"
@@ -116,6 +118,14 @@ def test_the_service_that_the_environment_names(live: ThinnestEmulator, run: Any
     assert "\n0: hi\n" in done.stdout
     assert live.requests == [{"agent_id": "ag_echo", "message": "hi"}]
     assert KEY not in done.stdout
+
+
+def test_a_retry_is_told(live: ThinnestEmulator, run: Any) -> None:
+    live.fail_next(Fault.status(429, "Slow down", retry_after=0))
+    done = run("hi")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"\n  \[retry\]       in \d+\.\d s: .*Slow down", done.stdout)
+    assert "\n0: hi\n" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -293,6 +303,18 @@ def test_ctrl_c_ends_an_answer(open_terminal: Any, arguments: Any) -> None:
     assert terminal.process.wait(20) == 130
     assert "Traceback" not in rest
     assert "[usage]" not in rest, terminal.said
+
+
+def test_ctrl_c_between_two_pieces_ends_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            if text == " me":
+                raise KeyboardInterrupt
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stdout", Interrupted())
+    assert main(["What are tides?"]) == 130
+    assert sys.stdout.getvalue().endswith("> What are tides?\nLet\n")  # and nothing else
 
 
 def test_ctrl_c_at_the_prompt_ends_a_chat(live: ThinnestEmulator, open_terminal: Any) -> None:

@@ -12,16 +12,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, cast
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ValidationError
 from tenacity import RetryCallState
 
@@ -39,6 +40,7 @@ class TerminalHandler(BaseCallbackHandler):
     def __init__(self) -> None:
         """Begin at the start of a line."""
         self.at_line_start = True
+        self._is_interrupted = False
         self._dim, self._plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
 
     def text(self, text: str) -> None:
@@ -54,6 +56,20 @@ class TerminalHandler(BaseCallbackHandler):
         sys.stdout.write(f"{before}{self._dim}  {note}{self._plain}\n")
         sys.stdout.flush()
         self.at_line_start = True
+
+    @contextmanager
+    def noting_ctrl_c(self) -> Iterator[None]:
+        """End the model's run after Ctrl+C: a chain with a parser would read it to its end."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            raise
+
+    def on_llm_new_token(self, *_: Any, **__: Any) -> None:
+        """End the model's run after Ctrl+C, in the one way that no generator reports."""
+        if self._is_interrupted:
+            raise GeneratorExit
 
     def on_retry(self, retry_state: RetryCallState, **_: Any) -> None:
         """Print why and how long the model waits."""
@@ -151,16 +167,17 @@ def _ask(model: ChatThinnest, question: str, session_id: str | None) -> int:
 
 def _answer(model: ChatThinnest, question: str, session_id: str | None) -> int:
     prompt = ChatPromptTemplate([("human", "{question}")])
-    # No `| StrOutputParser()`: a pipeline that is left early, as by Ctrl+C, reads on what goes
-    # into its parser, to the end.
-    chain: Runnable[dict[str, str], BaseMessage] = prompt | model
+    chain: Runnable[dict[str, str], str] = prompt | model | StrOutputParser()
     terminal = TerminalHandler()
+    config: RunnableConfig = {
+        "callbacks": [terminal],
+        "configurable": {"session_id": session_id},
+    }
+    texts = cast("Generator[str, None, None]", chain.stream({"question": question}, config))
     try:
-        for chunk in chain.stream(
-            {"question": question},
-            {"callbacks": [terminal], "configurable": {"session_id": session_id}},
-        ):
-            terminal.text(chunk.text)
+        with closing(texts), terminal.noting_ctrl_c():
+            for text in texts:
+                terminal.text(text)
     except ThinnestError as error:
         terminal.note(f"[error]       {error}")
         return 1
