@@ -37,6 +37,7 @@ from tenacity.stop import stop_after_attempt
 from langchain_thinnest._gate import Pass, gate_for
 from langchain_thinnest._limits import RetryPolicy, asked_wait, rate_limit
 from langchain_thinnest._pools import ASYNC_CLIENTS, CLIENTS
+from langchain_thinnest._sse import read_json
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestBalanceError,
@@ -62,6 +63,7 @@ _HEADERS = {
 }
 _ERROR_BODY_BYTES = 64 * 1024
 _DETAIL_CHARS = 500
+_EXCERPT_SECONDS = 1.0
 _DRAIN_SECONDS = 0.5
 _BY_STATUS: dict[int, tuple[type[ThinnestError], str]] = {
     401: (
@@ -190,21 +192,27 @@ class Response:
     def excerpt(self) -> bytes:
         """Read what there is of a refusal's body, up to a limit, and close it."""
         excerpt = b""
-        for data in self:
-            excerpt += data if isinstance(data, bytes) else b""
-            if len(excerpt) >= _ERROR_BODY_BYTES:
-                break
-        self.close()
+        give_up = time.monotonic() + _EXCERPT_SECONDS
+        try:
+            for data in self:
+                excerpt += data if isinstance(data, bytes) else b""
+                if len(excerpt) >= _ERROR_BODY_BYTES or time.monotonic() > give_up:
+                    break
+        finally:
+            self.close()
         return excerpt
 
     async def aexcerpt(self) -> bytes:
         """The async twin of `excerpt`."""
         excerpt = b""
-        async for data in self:
-            excerpt += data if isinstance(data, bytes) else b""
-            if len(excerpt) >= _ERROR_BODY_BYTES:
-                break
-        await self.aclose()
+        give_up = time.monotonic() + _EXCERPT_SECONDS
+        try:
+            async for data in self:
+                excerpt += data if isinstance(data, bytes) else b""
+                if len(excerpt) >= _ERROR_BODY_BYTES or time.monotonic() > give_up:
+                    break
+        finally:
+            await self.aclose()
         return excerpt
 
     def drain(self) -> None:
@@ -247,7 +255,8 @@ class Response:
         """
         self._pass.leave()
         _shut(self._response)
-        _abandoned.append(self._response)
+        # All of it is kept: dropping httpx's generator would tell the pool of it too.
+        _abandoned.append(self)
 
     async def aclose(self) -> None:
         """Close the body; the connection too, unless the body was read to its end."""
@@ -262,7 +271,7 @@ def _shut(response: httpx.Response) -> None:
             network.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
-_abandoned: deque[httpx.Response] = deque()
+_abandoned: deque[Response] = deque()
 
 
 @contextlib.contextmanager
@@ -294,7 +303,7 @@ def open_stream(
         while _abandoned:
             _abandoned.popleft().close()
         client = endpoint.client or CLIENTS.get(endpoint.base_url)
-        pass_ = gate.enter(again=was_refused)
+        pass_ = gate.enter(again=was_refused, max_wait=policy.max_wait)
         try:
             response = client.send(
                 endpoint.request(client, body),
@@ -345,7 +354,7 @@ async def aopen_stream(
     async def send() -> Response:
         nonlocal was_refused
         client = endpoint.async_client or await ASYNC_CLIENTS.get(endpoint.base_url)
-        pass_ = await gate.aenter(again=was_refused)
+        pass_ = await gate.aenter(again=was_refused, max_wait=policy.max_wait)
         try:
             response = await client.send(
                 endpoint.request(client, body),
@@ -410,6 +419,10 @@ def _open_failure(error: httpx.HTTPError, endpoint: Endpoint) -> ThinnestError:
         return ThinnestConnectionError(
             f"Could not connect to {endpoint.base_url}: {because}",
             is_retryable=not is_final,
+        )
+    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in because:
+        return ThinnestProtocolError(
+            f"What {endpoint.base_url} answered is not HTTP: {because}. " + _FATE_UNKNOWN
         )
     return ThinnestConnectionError(
         f"{endpoint.base_url} hung up before it began its answer: {because}. " + _FATE_UNKNOWN
@@ -488,7 +501,7 @@ def _refusal(response: httpx.Response, body: bytes, endpoint: Endpoint) -> Thinn
 def _detail(body: bytes) -> str:
     """What an error body says: FastAPI's `detail`, another usual field, or its text."""
     try:
-        said = json.loads(body)
+        said = read_json(body)
     except ValueError:
         return " ".join(body.decode("utf-8", "replace").split())
     if isinstance(said, dict):
@@ -497,8 +510,8 @@ def _detail(body: bytes) -> str:
         said = said.get("message") or said
     if isinstance(said, list):  # validation: [{"loc": [...], "msg": "...", "type": "..."}]
         return "; ".join(
-            f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg')}"
-            if isinstance(item, dict)
+            f"{'.'.join(map(str, item['loc']))}: {item.get('msg')}"
+            if isinstance(item, dict) and isinstance(item.get("loc"), list)
             else str(item)
             for item in said
         )

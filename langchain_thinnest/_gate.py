@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping
 from pydantic import SecretStr
 
 from langchain_thinnest._limits import rate_limit, seconds_to_reset
+from langchain_thinnest.errors import ThinnestRateLimitError
 
 _FIRST_STREAMS = 10  # the vendor's limit on the paid plan
 _GROW_AFTER = 20  # answers without a refusal, for each stream that is allowed
@@ -58,17 +59,21 @@ class Gate:
         self._reset = 0  # when the window ends, by the server's clock
         self._resets_at = 0.0  # the same by ours
 
-    def enter(self, *, again: bool) -> Pass:
+    def enter(self, *, again: bool, max_wait: float) -> Pass:
         """Wait one's turn, in a thread.
 
         Args:
             again: The request was refused before, and goes to the front of the line.
+            max_wait: The longest wait for a window's end, in seconds, once first in line.
 
         Returns:
             The right to send one request.
+
+        Raises:
+            ThinnestRateLimitError: If the window lasts longer than that.
         """
         owner = ("thread", threading.get_ident())
-        waiter = _ThreadWaiter(owner, self._clock())
+        waiter = _ThreadWaiter(owner, self._clock(), max_wait)
         try:
             self._queue(waiter, again=again)
             while (wait := self._try(waiter)) is not None:
@@ -78,10 +83,10 @@ class Gate:
             raise
         return Pass(self, owner)
 
-    async def aenter(self, *, again: bool) -> Pass:
+    async def aenter(self, *, again: bool, max_wait: float) -> Pass:
         """Wait one's turn, in a task."""
         owner = ("task", id(asyncio.current_task()))
-        waiter = _TaskWaiter(owner, self._clock())
+        waiter = _TaskWaiter(owner, self._clock(), max_wait)
         try:
             self._queue(waiter, again=again)
             while (wait := self._try(waiter)) is not None:
@@ -122,11 +127,14 @@ class Gate:
             return None
 
     def _wait(self, waiter: _Waiter, now: float) -> float:
-        if now < self._paused_until:
-            return self._paused_until - now
+        closed_until = self._paused_until
         if self._left is not None and self._left <= 0:
-            if now < self._resets_at:
-                return self._resets_at - now
+            closed_until = max(closed_until, self._resets_at)
+        if now < closed_until:
+            if closed_until - now > waiter.max_wait:
+                raise _closed_too_long(closed_until - now)
+            return closed_until - now
+        if self._left is not None and self._left <= 0:  # a new window has begun
             self._left = self._limit
         is_full = self._max_open is not None and self._open >= self._max_open
         if is_full and not self._owners[waiter.owner]:
@@ -213,12 +221,22 @@ class Pass:
             self._gate.leave(self._owner, was_answered=self._was_answered)
 
 
+def _closed_too_long(seconds: float) -> ThinnestRateLimitError:
+    return ThinnestRateLimitError(
+        f"The rate limit is used up for another {seconds:.0f} s, by what the server said "
+        "last, which is longer than max_retry_wait; nothing was sent.",
+        retry_after=seconds,
+        is_retryable=True,
+    )
+
+
 class _ThreadWaiter:
     """A thread in the line. A bare lock, since waking must be safe inside the collector."""
 
-    def __init__(self, owner: object, since: float) -> None:
+    def __init__(self, owner: object, since: float, max_wait: float) -> None:
         self.owner = owner
         self.since = since
+        self.max_wait = max_wait
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
@@ -233,9 +251,10 @@ class _ThreadWaiter:
 class _TaskWaiter:
     """A task in the line, which any thread may wake."""
 
-    def __init__(self, owner: object, since: float) -> None:
+    def __init__(self, owner: object, since: float, max_wait: float) -> None:
         self.owner = owner
         self.since = since
+        self.max_wait = max_wait
         self._loop = asyncio.get_running_loop()
         self._awake = asyncio.Event()
 

@@ -30,6 +30,13 @@ _LINE_ENDS = b"\n\r"
 # A JSON string, or what an unfinished line holds of one. The alternatives are disjoint and
 # the closing quote is optional, so that a match cannot fail and the scan stays linear.
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
+# An escape in a JSON string: a surrogate pair, one half of a pair alone, or any other.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|\\.",
+    re.DOTALL,
+)
 
 
 class SSEDecoder:
@@ -39,12 +46,14 @@ class SSEDecoder:
         """Make a decoder.
 
         Args:
-            max_event_bytes: The most bytes that one event, or one line, may have.
+            max_event_bytes: The most bytes that one event, or one line, may have. Line ends
+                do not count; so what is too large does not depend on the cut.
         """
         self._max = max_event_bytes
         self._line: list[bytes] = []  # the reads that make up a line not yet ended
+        self._line_size = 0
         self._held: list[bytes] = []  # `data:` values that are not yet a whole object
-        self._size = 0  # bytes in `_line` and `_held`
+        self._held_size = 0
         self._depth = 0  # braces open in `_held`
         self._after_cr = False  # the last byte was CR: an LF now belongs to it
         self._started = False  # the first line, which may carry a BOM, has been seen
@@ -65,7 +74,7 @@ class SSEDecoder:
             payload = self._decode(line)
             if payload is not None:
                 yield payload
-        self._check_size()
+        self._check_size(self._line_size)
 
     def flush(self) -> Payload | None:
         """Decode what the body's end leaves: its last line may end without a newline.
@@ -93,23 +102,24 @@ class SSEDecoder:
             return lines
         if self._line:
             self._line.append(lines[0])
-            self._size += len(lines[0])
+            self._line_size += len(lines[0])
             if len(lines) == 1 and data[-1] not in _LINE_ENDS:
                 return []
             lines[0] = b"".join(self._line)
-            self._size -= len(lines[0])
             self._line.clear()
+            self._line_size = 0
         if data.endswith(b"\r"):
             self._after_cr = True
         elif not data.endswith(b"\n"):
             self._line.append(lines.pop())
-            self._size += len(self._line[0])
+            self._line_size = len(self._line[0])
         if not self._started and lines:
             self._started = True
             lines[0] = lines[0].removeprefix(_BOM)
         return lines
 
     def _decode(self, line: bytes) -> Payload | None:
+        self._check_size(len(line))
         if line.startswith(b"data:"):
             value = line[6:] if line.startswith(b"data: ") else line[5:]
         elif not line:
@@ -122,8 +132,6 @@ class SSEDecoder:
             return None
         if self._held:
             return self._join(value)
-        if len(value) > self._max:
-            raise self._too_large()
         payload = _parsed(value)
         return self._hold(value) if payload is None else payload
 
@@ -135,8 +143,7 @@ class SSEDecoder:
 
     def _join(self, value: bytes) -> Payload | None:
         self._held.append(value)
-        self._size += len(value) + 1
-        self._check_size()
+        self._held_size += len(value) + 1
         # A raw line end inside a JSON string is invalid, so each line can be scanned alone.
         bare = _STRING.sub(b"", value)
         self._depth += bare.count(b"{") - bare.count(b"}")
@@ -144,26 +151,41 @@ class SSEDecoder:
             return None
         joined = b"\n".join(self._held)
         self._held.clear()
-        self._size = self._depth = 0
+        self._held_size = self._depth = 0
         payload = _parsed(joined)
         if payload is None:
             raise _not_an_object(joined)
         return payload
 
-    def _check_size(self) -> None:
-        if self._size > self._max:
-            raise self._too_large()
+    def _check_size(self, line_size: int) -> None:
+        if self._held_size + line_size > self._max:
+            raise ThinnestProtocolError(
+                f"One event of the stream is larger than max_event_bytes ({self._max}). "
+                "If the agent's tools return that much, raise max_event_bytes."
+            )
 
-    def _too_large(self) -> ThinnestProtocolError:
-        return ThinnestProtocolError(
-            f"One event of the stream is larger than max_event_bytes ({self._max}). "
-            "If the agent's tools return that much, raise max_event_bytes."
-        )
+
+def read_json(text: bytes) -> Any:
+    """Read JSON as it comes from a server.
+
+    Half a surrogate pair, which some servers leave where they cut text between two strings,
+    is no character: it becomes U+FFFD. Values nested some 200 deep or more are refused.
+
+    Raises:
+        ValueError: If it is not JSON.
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        mended = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["half"] else escape[0], text)
+        if mended == text:
+            raise
+    return from_json(mended)
 
 
 def _parsed(value: bytes) -> Payload | None:
     try:
-        payload = from_json(value)
+        payload = read_json(value)
     except ValueError:
         return None
     return payload if isinstance(payload, dict) else None

@@ -30,8 +30,8 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_core import from_json
 
+from langchain_thinnest._sse import read_json
 from langchain_thinnest.errors import ThinnestProtocolError
 
 logger = logging.getLogger(__name__)
@@ -41,11 +41,12 @@ def _as_args(value: object) -> object:
     """Accept no arguments at all, and the JSON text of an object."""
     if value is None:
         return {}
-    return from_json(value) if isinstance(value, str) else value
+    return read_json(value.encode()) if isinstance(value, str) else value
 
 
 def _as_id(value: object) -> object:
-    return str(value) if isinstance(value, int) else value or None
+    """Take a text or a number; the contract has no ids, so anything else is dropped."""
+    return str(value) if isinstance(value, str | int) and value != "" else None
 
 
 def _as_usage(value: object) -> object:
