@@ -5,9 +5,9 @@ PIP = -m pip --disable-pip-version-check -q
 QUESTION ?=
 PYTEST_ARGS ?=
 # The oldest releases that pyproject.toml allows.
-LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.7.4 tenacity==8.2.3
+LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test test-lowest lint clean
+.PHONY: demo test test-lowest lint fuzz mutants break-faults clean
 
 demo: .venv/demo
 	@.venv/bin/python -m langchain_thinnest $(if $(QUESTION),"$(QUESTION)")
@@ -23,6 +23,25 @@ lint: .venv/test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+# Longer looks at what the tests look at briefly.
+fuzz: .venv/test
+	.venv/bin/python -m pytest --hypothesis-profile=fuzz -o faulthandler_timeout=0 \
+		unit_tests/test_fuzz.py unit_tests/test_sse.py unit_tests/test_turn.py
+
+mutants: .venv/test
+	.venv/bin/python -m pip --disable-pip-version-check -q install "mutmut>=3.3"
+	rm -rf mutants && .venv/bin/mutmut run; .venv/bin/mutmut results
+
+# Breaks the rule behind each row of docs/faults.md, to see that the row's tests notice.
+break-faults: .venv/test
+	.venv/bin/python integration_tests/break_faults.py
+
+chaos: .venv/test
+	.venv/bin/python -m integration_tests.chaos --turns 20000 --seed 7
+
+memory: .venv/test
+	.venv/bin/python -m integration_tests.memory
 
 clean:
 	rm -rf .venv .venv-lowest build dist

@@ -9,7 +9,7 @@ import pytest
 
 from integration_tests.ways import V3_WAYS, WAYS
 from integration_tests.wire import WireServer
-from langchain_thinnest import ChatThinnest
+from langchain_thinnest import ChatThinnest, _gate
 from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
 from unit_tests.contract import EVENTS
 
@@ -25,6 +25,12 @@ def example_agent(message: str, session: Any) -> Any:
 def echo_agent(message: str, session: Any) -> Any:
     """Answers with what it was told, and how many turns it remembers."""
     yield f"{len(session.messages) // 2}: {message}"
+
+
+@pytest.fixture(autouse=True)
+def fresh_gates() -> None:
+    """Forget what servers said of their limits: a port may be another server's by now."""
+    _gate._forget()
 
 
 @pytest.fixture

@@ -130,6 +130,16 @@ def test_a_wait_longer_than_allowed_is_refused_and_not_sat_out() -> None:
         assert caught.value.is_retryable
 
 
+def test_who_wants_no_retries_is_told_at_once_by_the_server() -> None:
+    with emulator(requests_per_window=1, window_seconds=30.0) as server:
+        model = model_of(server, max_retries=0)
+        model.invoke("uses up the window")
+        for _ in range(3):
+            with pytest.raises(ThinnestRateLimitError) as caught:
+                model.invoke("is refused")
+            assert caught.value.status_code == 429
+
+
 def test_a_call_while_a_stream_is_open_in_the_same_thread() -> None:
     """The server may refuse the inner call, but it does not wait for the outer one to end."""
     asked = threading.Event()

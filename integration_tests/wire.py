@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -41,7 +43,22 @@ class Watch:
     closed: threading.Event
 
 
-Step = bytes | Wait | Reset | Close | Watch
+@dataclass(frozen=True)
+class Repeat:
+    """Send the same bytes again and again, until the client is gone."""
+
+    data: bytes
+    pause: float
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Send bytes below TLS, where they are no part of its stream."""
+
+    data: bytes
+
+
+Step = bytes | Wait | Reset | Close | Watch | Repeat | Bare
 
 
 def head(
@@ -98,11 +115,15 @@ class WireServer:
     """Answers each request with the next script, and repeats the last one for ever.
 
     Attributes:
+        tls: The server's side of TLS, if it speaks it.
+        is_deaf: It takes whatever comes first for a request.
         requests: What it was asked, in order.
         connections: How many connections it accepted.
     """
 
     scripts: deque[list[Step]] = field(default_factory=deque)
+    tls: ssl.SSLContext | None = None
+    is_deaf: bool = False
     requests: list[Taken] = field(default_factory=list)
     connections: int = 0
 
@@ -114,7 +135,7 @@ class WireServer:
     @property
     def base_url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def answer(self, *scripts: list[Step]) -> None:
         """Set what the next requests are answered with."""
@@ -142,7 +163,14 @@ class WireServer:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection, connection.makefile("rb") as reader:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.enter_context(connection)
+            if self.tls:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+                stack.enter_context(connection)
+            reader = stack.enter_context(connection.makefile("rb"))
+            if self.is_deaf:
+                reader = io.BytesIO(b"POST\n\n" if connection.recv(65536) else b"")
             while (taken := _read_request(reader)) is not None:
                 with self._lock:
                     self.requests.append(taken)
@@ -174,6 +202,12 @@ def _do(connection: socket.socket, step: Step) -> bool:
             time.sleep(step.until)
         else:
             step.until.wait(10)
+    elif isinstance(step, Repeat):
+        while True:
+            connection.sendall(step.data)
+            time.sleep(step.pause)
+    elif isinstance(step, Bare):
+        socket.socket.sendall(connection, step.data)
     elif isinstance(step, Watch):
         connection.settimeout(10)
         with contextlib.suppress(OSError):

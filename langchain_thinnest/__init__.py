@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_thinnest._server_tools import expand_server_tools
-    from langchain_thinnest.agents import create_thinnest_agent
+    from langchain_thinnest.agents import create_thinnest_agent as create_thinnest_agent
     from langchain_thinnest.chat_models import ChatThinnest
     from langchain_thinnest.errors import (
         ThinnestAuthenticationError,
@@ -42,9 +42,9 @@ __all__ = [
     "ThinnestServerError",
     "ThinnestStreamError",
     "ThinnestTimeoutError",
-    "create_thinnest_agent",
     "expand_server_tools",
 ]
+# `create_thinnest_agent` is public too, but `import *` must not need its extra.
 
 _HOMES = {
     "ChatThinnest": "langchain_thinnest.chat_models",
@@ -55,7 +55,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: importing the package costs nothing."""
-    if name not in __all__:
+    if name not in __all__ and name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES.get(name, "langchain_thinnest.errors")
     value = getattr(importlib.import_module(home), name)
@@ -64,4 +64,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_HOMES})

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
 import threading
@@ -33,6 +34,7 @@ import httpx
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 from tenacity.stop import stop_after_attempt
+from typing_extensions import Self
 
 from langchain_thinnest._gate import Pass, gate_for
 from langchain_thinnest._limits import RetryPolicy, asked_wait, rate_limit
@@ -75,6 +77,8 @@ _BY_STATUS: dict[int, tuple[type[ThinnestError], str]] = {
     404: (ThinnestNotFoundError, "There is no such agent"),
     429: (ThinnestRateLimitError, "The rate limit is exceeded"),
 }
+# httpx lets an async client's TLS errors through as they are.
+_FAILURES = (httpx.HTTPError, ssl.SSLError)
 # Failures before a connection was made: the server surely did not take the message.
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -151,6 +155,7 @@ class Response:
         self._pass = pass_
         self.rate_limit = rate_limit(response.headers)
         self._response = response
+        self._process = os.getpid()
         self._has_ended = False
         # Without a Content-Encoding the raw bytes are the body, and cheaper to come by.
         is_raw = "content-encoding" not in response.headers
@@ -169,7 +174,7 @@ class Response:
             if self._has_ended:
                 raise
             reason = _closed_early()
-        except httpx.HTTPError as error:
+        except _FAILURES as error:
             reason = _body_failure(error)
         self._has_ended = True
         return reason
@@ -184,7 +189,7 @@ class Response:
             if self._has_ended:
                 raise
             reason = _closed_early()
-        except httpx.HTTPError as error:
+        except _FAILURES as error:
             reason = _body_failure(error)
         self._has_ended = True
         return reason
@@ -242,8 +247,22 @@ class Response:
         async for _ in self:
             pass
 
+    def __enter__(self) -> Self:
+        _reading.add(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        _reading.discard(self)
+        if kind is GeneratorExit:
+            self.abandon()
+        else:
+            self.close()
+
     def close(self) -> None:
         """Close the body; the connection too, unless the body was read to its end."""
+        if self._process != os.getpid():
+            _parents.append(self)
+            return
         self._pass.leave()
         self._response.close()
 
@@ -253,9 +272,9 @@ class Response:
         A generator that nobody reads on is closed by the garbage collector, which may run
         anywhere: also in a thread that holds the pool's lock, which would wait for itself.
         """
-        self._pass.leave()
-        _shut(self._response)
-        # All of it is kept: dropping httpx's generator would tell the pool of it too.
+        if self._process == os.getpid():
+            self._pass.leave()
+            _shut(self._response)
         _abandoned.append(self)
 
     async def aclose(self) -> None:
@@ -271,7 +290,11 @@ def _shut(response: httpx.Response) -> None:
             network.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
+# Streams that are being read in threads: out of the garbage collector's reach, since httpx's
+# generators tell the pool when they are collected, in whatever order, whatever is locked.
+_reading: set[Response] = set()
 _abandoned: deque[Response] = deque()
+_parents: list[Response] = []  # after a fork; neither their sockets nor their locks are ours
 
 
 @contextlib.contextmanager
@@ -303,7 +326,7 @@ def open_stream(
         while _abandoned:
             _abandoned.popleft().close()
         client = endpoint.client or CLIENTS.get(endpoint.base_url)
-        pass_ = gate.enter(again=was_refused, max_wait=policy.max_wait)
+        pass_ = gate.enter(again=was_refused, max_wait=policy.max_window_wait)
         try:
             response = client.send(
                 endpoint.request(client, body),
@@ -311,7 +334,7 @@ def open_stream(
                 stream=True,
                 follow_redirects=False,
             )
-        except httpx.HTTPError as error:
+        except _FAILURES as error:
             pass_.leave()
             failure = _open_failure(error, endpoint)
         except BaseException:
@@ -328,16 +351,9 @@ def open_stream(
                 pass_.refused(response.headers, failure.retry_after)
         raise failure
 
-    response: Response = Retrying(**_retrying(policy), before_sleep=on_retry)(send)
-    try:
+    response: Response
+    with Retrying(**_retrying(policy), before_sleep=on_retry)(send) as response:
         yield response
-    except GeneratorExit:
-        response.abandon()
-        raise
-    except BaseException:
-        response.close()
-        raise
-    response.close()
 
 
 @contextlib.asynccontextmanager
@@ -354,7 +370,7 @@ async def aopen_stream(
     async def send() -> Response:
         nonlocal was_refused
         client = endpoint.async_client or await ASYNC_CLIENTS.get(endpoint.base_url)
-        pass_ = await gate.aenter(again=was_refused, max_wait=policy.max_wait)
+        pass_ = await gate.aenter(again=was_refused, max_wait=policy.max_window_wait)
         try:
             response = await client.send(
                 endpoint.request(client, body),
@@ -362,7 +378,7 @@ async def aopen_stream(
                 stream=True,
                 follow_redirects=False,
             )
-        except httpx.HTTPError as error:
+        except _FAILURES as error:
             pass_.leave()
             failure = _open_failure(error, endpoint)
         except BaseException:
@@ -402,7 +418,7 @@ def _is_event_stream(response: httpx.Response) -> bool:
     )
 
 
-def _open_failure(error: httpx.HTTPError, endpoint: Endpoint) -> ThinnestError:
+def _open_failure(error: Exception, endpoint: Endpoint) -> ThinnestError:
     never_sent = isinstance(error, _NEVER_SENT)
     because = str(error) or type(error).__name__
     if isinstance(error, httpx.TimeoutException):
@@ -449,7 +465,7 @@ def _closed_early() -> ThinnestStreamError:
     )
 
 
-def _body_failure(error: httpx.HTTPError) -> ThinnestStreamError:
+def _body_failure(error: Exception) -> ThinnestStreamError:
     because = str(error) or type(error).__name__
     if isinstance(error, httpx.DecodingError):
         return ThinnestProtocolError(f"The stream's compression is broken: {because}")

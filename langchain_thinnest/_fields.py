@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from langchain_thinnest._messages import checked_id, has_control_characters
 from langchain_thinnest._pools import is_loopback
@@ -111,6 +111,27 @@ class ThinnestFields(BaseChatModel):
     """Accepted and without effect: the agent's settings at thinnest.ai have it."""
 
     model_config = ConfigDict(populate_by_name=True, extra="forbid", hide_input_in_errors=True)
+
+    @override
+    def __getstate__(self) -> dict[Any, Any]:
+        if bound := self._bound_to_this_process():
+            raise TypeError(
+                f"A {type(self).__name__} with {' and '.join(bound)} cannot be pickled: open "
+                "connections and locks stay in their process. Make the model without, and set "
+                "them where it is used: model.model_copy(update={...})."
+            )
+        return super().__getstate__()
+
+    @override
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo.update((id(value), value) for value in self._bound_to_this_process().values())
+        return super().__deepcopy__(memo)
+
+    def _bound_to_this_process(self) -> dict[str, Any]:
+        names = ("http_client", "http_async_client", "rate_limiter")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
 
     @field_validator("agent_id", "session_id")
     @classmethod

@@ -34,7 +34,7 @@ from langchain_thinnest.errors import ThinnestRateLimitError
 _FIRST_STREAMS = 10  # the vendor's limit on the paid plan
 _GROW_AFTER = 20  # answers without a refusal, for each stream that is allowed
 _MARGIN = 0.05  # seconds after a reset
-_PATIENCE = 60.0  # seconds to wait for a stream to close before asking the server
+_PATIENCE = 30.0  # seconds to wait for a stream to close before asking the server
 _GATES = 1000  # kept in a process; there is one for each key
 
 
@@ -59,12 +59,13 @@ class Gate:
         self._reset = 0  # when the window ends, by the server's clock
         self._resets_at = 0.0  # the same by ours
 
-    def enter(self, *, again: bool, max_wait: float) -> Pass:
+    def enter(self, *, again: bool, max_wait: float | None) -> Pass:
         """Wait one's turn, in a thread.
 
         Args:
             again: The request was refused before, and goes to the front of the line.
-            max_wait: The longest wait for a window's end, in seconds, once first in line.
+            max_wait: The longest wait for a window's end, in seconds, once first in line;
+                `None` does not wait for one, and asks the server.
 
         Returns:
             The right to send one request.
@@ -83,7 +84,7 @@ class Gate:
             raise
         return Pass(self, owner)
 
-    async def aenter(self, *, again: bool, max_wait: float) -> Pass:
+    async def aenter(self, *, again: bool, max_wait: float | None) -> Pass:
         """Wait one's turn, in a task."""
         owner = ("task", id(asyncio.current_task()))
         waiter = _TaskWaiter(owner, self._clock(), max_wait)
@@ -130,7 +131,7 @@ class Gate:
         closed_until = self._paused_until
         if self._left is not None and self._left <= 0:
             closed_until = max(closed_until, self._resets_at)
-        if now < closed_until:
+        if now < closed_until and waiter.max_wait is not None:
             if closed_until - now > waiter.max_wait:
                 raise _closed_too_long(closed_until - now)
             return closed_until - now
@@ -233,7 +234,7 @@ def _closed_too_long(seconds: float) -> ThinnestRateLimitError:
 class _ThreadWaiter:
     """A thread in the line. A bare lock, since waking must be safe inside the collector."""
 
-    def __init__(self, owner: object, since: float, max_wait: float) -> None:
+    def __init__(self, owner: object, since: float, max_wait: float | None) -> None:
         self.owner = owner
         self.since = since
         self.max_wait = max_wait
@@ -251,7 +252,7 @@ class _ThreadWaiter:
 class _TaskWaiter:
     """A task in the line, which any thread may wake."""
 
-    def __init__(self, owner: object, since: float, max_wait: float) -> None:
+    def __init__(self, owner: object, since: float, max_wait: float | None) -> None:
         self.owner = owner
         self.since = since
         self.max_wait = max_wait

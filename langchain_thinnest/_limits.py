@@ -10,6 +10,7 @@ This module does no I/O; the clock and the dice can be passed in.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
 
 _HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
 _RESET = "x-ratelimit-reset"
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
 _CLOCKS_AGREE = 2.0  # seconds
 
 
@@ -83,10 +85,8 @@ def _now(headers: Mapping[str, str], now: float | None) -> float:
 
 
 def _number(text: str | None) -> float | None:
-    """A non-negative number in plain digits: `float` would take `inf` and `1e9` too."""
-    if text is None or not text.replace(".", "", 1).strip().isdecimal():
-        return None
-    return float(text)
+    """A number in plain digits, of a length that makes sense: `float` takes `inf` and more."""
+    return float(text) if text and _NUMBER.fullmatch(text.strip()) else None
 
 
 def _date(text: str | None) -> float | None:
@@ -109,6 +109,11 @@ class RetryPolicy:
     max_retries: int
     max_wait: float
     dice: Callable[[], float] = random.random
+
+    @property
+    def max_window_wait(self) -> float | None:
+        """The longest wait for a window's end; who wants no retries wants no such wait."""
+        return self.max_wait if self.max_retries else None
 
     def should_retry(self, error: BaseException) -> bool:
         """Whether the server surely did not take the message, and will take it in time."""

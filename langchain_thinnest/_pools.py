@@ -11,7 +11,6 @@ import atexit
 import ipaddress
 import os
 import threading
-import weakref
 from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
@@ -65,10 +64,11 @@ class _AsyncClients:
     """
 
     def __init__(self) -> None:
-        self._by_loop: weakref.WeakKeyDictionary[
+        # No weak keys: each generator knows its loop, and would keep it.
+        self._by_loop: dict[
             asyncio.AbstractEventLoop,
             dict[str, tuple[httpx.AsyncClient, AsyncIterator[httpx.AsyncClient]]],
-        ] = weakref.WeakKeyDictionary()
+        ] = {}
 
     async def get(self, base_url: str) -> httpx.AsyncClient:
         clients = self._by_loop.setdefault(asyncio.get_running_loop(), {})
@@ -80,12 +80,12 @@ class _AsyncClients:
             held = clients[base_url] = (await life.__anext__(), life)
         return held[0]
 
-    @staticmethod
-    async def _live(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async def _live(self, base_url: str) -> AsyncIterator[httpx.AsyncClient]:
         client = httpx.AsyncClient(**_client_options(base_url))
         try:
             yield client
         finally:
+            self._by_loop.pop(asyncio.get_running_loop(), None)
             await client.aclose()
 
 

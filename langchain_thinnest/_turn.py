@@ -239,7 +239,6 @@ class _StopFilter:
         text = self._held + text
         found = [at for at in map(text.find, self._stop) if at >= 0]
         if found:
-            self._held = ""
             return text[: min(found)], True
         held = max(
             size

@@ -54,6 +54,7 @@ def test_survives_pickle(cls: type[ThinnestError]) -> None:
     assert type(copy) is cls
     assert str(copy) == "what"
     assert vars(copy) == vars(error)
+    assert (copy.status_code, copy.detail, copy.request_id) == (418, "why", "r1")
 
 
 def test_survives_pickle_with_all_that_it_holds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from email.utils import formatdate
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,12 @@ NOW = 1_800_000_000.0
         ({"retry-after": "inf"}, None),
         ({"retry-after": "1e9"}, None),
         ({"retry-after": ""}, None),
+        ({"retry-after": "1.2.3"}, None),
+        ({"retry-after": ". 5"}, None),
+        ({"retry-after": "5 ."}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({"retry-after": "\u0665"}, None),
+        ({"x-ratelimit-reset": str(int(NOW) + 20), "x-ratelimit-remaining": "1"}, None),
         ({"x-ratelimit-reset": "later"}, None),
     ],
 )
@@ -53,6 +60,18 @@ def test_the_servers_clock_counts() -> None:
         assert asked_wait(headers, now=clock) == 20
 
 
+@pytest.mark.parametrize("off", [-2, -1, 0, 1, 2])
+def test_where_the_clocks_agree_the_clients_is_finer(off: int) -> None:
+    date = formatdate(NOW + off, usegmt=True)
+    assert asked_wait({"date": date, "x-ratelimit-reset": str(int(NOW) + 20)}, now=NOW) == 20
+
+
+def test_the_time_is_now_unless_it_is_said() -> None:
+    wait = asked_wait({"x-ratelimit-reset": str(int(time.time()) + 20)})
+    assert wait is not None
+    assert 18 < wait <= 20
+
+
 def test_rate_limit() -> None:
     headers = {
         "x-ratelimit-limit": "60",
@@ -61,6 +80,7 @@ def test_rate_limit() -> None:
     }
     assert rate_limit(headers) == {"limit": 60, "remaining": 0, "reset": 1_800_000_000}
     assert rate_limit({"x-ratelimit-limit": "60", "x-ratelimit-reset": "?"}) == {"limit": 60}
+    assert rate_limit({"x-ratelimit-remaining": "9" * 400, "x-ratelimit-limit": "5 ."}) is None
     assert rate_limit({}) is None
 
 
@@ -123,3 +143,15 @@ def test_what_the_server_asks_for_is_waited_for_and_hardly_more(dice: float) -> 
 )
 def test_what_is_sent_again(error: Exception, again: bool) -> None:
     assert RetryPolicy(6, 75.0).should_retry(error) is again
+
+
+def test_an_error_that_asks_for_nothing_is_sent_again_whatever_the_longest_wait() -> None:
+    error = ThinnestRateLimitError("x", is_retryable=True)
+    assert RetryPolicy(6, 0.5).should_retry(error)
+
+
+def test_a_wait_for_no_error_of_ours_is_a_backoff() -> None:
+    policy = RetryPolicy(6, 75.0, dice=lambda: 0.5)
+    outcome = SimpleNamespace(exception=lambda: ValueError("x"))
+    assert policy.wait(_state(attempt_number=1, outcome=outcome)) == 0.25
+    assert policy.wait(_state(attempt_number=1, outcome=None)) == 0.25

@@ -22,7 +22,7 @@ from langchain_core.messages import (
 )
 
 from langchain_thinnest import ThinnestRequestError
-from langchain_thinnest._messages import Request, checked_id, to_text
+from langchain_thinnest._messages import Request, checked_id, to_text, tool_call_ids
 
 
 def ours(content: str, session_id: str | None = None, **fields: Any) -> AIMessage:
@@ -130,6 +130,32 @@ def test_no_text_can_pass_for_another_message(texts: list[str]) -> None:
     assert len(LABEL.findall(sent)) == len(texts)
 
 
+def test_tools_of_our_own_answers_are_written_out() -> None:
+    raw = [
+        {"type": "call", "id": "c1", "name": "dice", "args": {"sides": 6}, "offset": 2},
+        {"type": "result", "id": "c1", "name": "dice", "result": 4, "offset": 2},
+    ]
+    answer = ours("a b", additional_kwargs={"server_tools": raw})
+    assert to_text([HumanMessage("roll"), answer, HumanMessage("again")], None) == (
+        "User: roll\n\nAssistant: a \n\n"
+        'Assistant called dice: {"sides": 6}\n\nTool (dice): 4\n\n'
+        "Assistant: b\n\nUser: again"
+    )
+    assert tool_call_ids([HumanMessage("roll"), answer]) == {"c1"}
+    assert tool_call_ids([ToolMessage("x", tool_call_id="c2"), answer]) == {"c1", "c2"}
+
+
+def test_arguments_that_are_no_json_are_written_as_text() -> None:
+    call = {"name": "x", "args": {"id": UUID(int=1)}, "id": "c"}
+    sent = to_text([HumanMessage("a"), AIMessage("", tool_calls=[call])], None)
+    assert sent.endswith(f'Assistant called x: {{"id": "{UUID(int=1)}"}}')
+
+
+def test_a_long_name_is_cut() -> None:
+    sent = to_text([SystemMessage("x"), HumanMessage("hi", name="n" * 70)], None)
+    assert sent.endswith(f"User ({'n' * 64}): hi")
+
+
 def test_names_cannot_end_a_label_early() -> None:
     message = HumanMessage("hi", name="Bob: yes\n\nSystem")
     assert to_text([SystemMessage("x"), message], None).endswith("User (Bob yes System): hi")
@@ -195,6 +221,8 @@ def test_nothing_to_say_is_refused(
         {"type": "video", "url": "https://example.com/cat.mp4"},
         {"type": "tool_use", "id": "1", "name": "x", "input": {}},
         {"no": "type"},
+        {"type": "document", "text": "not a text block"},
+        {"type": "text", "text": 7},
     ],
 )
 def test_what_is_not_text_is_refused_by_name(block: dict[str, Any]) -> None:

@@ -42,12 +42,28 @@ def test_every_public_name_can_be_imported() -> None:
         langchain_thinnest.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "simpleeval"])
-def test_a_missing_extra_is_named(missing: str) -> None:
+def test_import_star_needs_no_extra() -> None:
+    code = (
+        "import sys; sys.modules['langgraph'] = sys.modules['starlette'] = None\n"
+        "from langchain_thinnest import *; print(ChatThinnest.__name__)"
+    )
+    assert run(code) == "ChatThinnest"
+
+
+@pytest.mark.parametrize(
+    ("missing", "wanted", "extra"),
+    [
+        ("starlette", "import langchain_thinnest.emulator", "emulator"),
+        ("uvicorn", "import langchain_thinnest.emulator", "emulator"),
+        ("simpleeval", "import langchain_thinnest.emulator", "emulator"),
+        ("langgraph", "from langchain_thinnest import create_thinnest_agent", "langgraph"),
+    ],
+)
+def test_a_missing_extra_is_named(missing: str, wanted: str, extra: str) -> None:
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "try: import langchain_thinnest.emulator\n"
+        f"try: {wanted}\n"
         "except ImportError as error: print(error)"
     )
     assert f"needs {missing}" in run(code)
-    assert "langchain-thinnest[emulator]" in run(code)
+    assert f"langchain-thinnest[{extra}]" in run(code)

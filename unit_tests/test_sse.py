@@ -124,6 +124,71 @@ def test_the_limit_is_for_one_event_not_for_the_stream() -> None:
     assert decode((body[at : at + 10] for at in range(0, len(body), 10)), 1000) == [event] * 50
 
 
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (rb"\ud83d", "\ufffd"),
+        (rb"\uDE00", "\ufffd"),
+        (rb"\ud83d\ude00", "\U0001f600"),
+        (rb"\ude00\ud83d", "\ufffd\ufffd"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\ud83d\ude00 \ud83d", "\U0001f600 \ufffd"),
+        (rb"\\\ud83d", "\\\ufffd"),
+        (rb"\\ud83d \ud83d", "\\ud83d \ufffd"),
+        (rb"\"\ud83d\"", '"\ufffd"'),
+        (rb"\ud7ff\ue000\ud800", "\ud7ff\ue000\ufffd"),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced(escaped: bytes, text: str) -> None:
+    line = b'data: {"content": "%s", "%s": 1}\n' % (escaped, escaped)
+    assert decode([line]) == [{"content": text, text: 1}]
+    split = b'data: {"content":\ndata: "%s"\ndata: }\n' % escaped
+    assert decode([split]) == [{"content": text}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        rb'data: {"content": "\ud83d}',
+        rb'data: {"content": "\ud83"}',
+        rb'data: {"content": "\ud83d"} \ud83d',
+        rb'data: {"content": "\ud83d", "deep": ' + b"[" * 900 + b"]" * 900 + b"}",
+    ],
+)
+def test_half_a_surrogate_pair_excuses_nothing_else(line: bytes) -> None:
+    with pytest.raises(ThinnestProtocolError, match="not a JSON object"):
+        decode([line + b"\n\n"])
+
+
+@pytest.mark.parametrize("size", [1, 5, 7, 100_000])
+@pytest.mark.parametrize(
+    ("body", "largest"),
+    [
+        (b'data: {"a": "%s"}' % (b"x" * 80) + b"\n", 95),
+        (b": %s\n" % (b"x" * 80) + b'data: {"a": 1}\n', 82),
+        (b'data: {"a":\n: %s\ndata: 1}\n' % (b"x" * 80), 88),
+        # What follows a held event in the same read is no part of it.
+        (b'data: {"a":\ndata: 1}\ndata: {"a": "%s"}\n' % (b"x" * 50), 65),
+    ],
+)
+def test_what_is_too_large_does_not_depend_on_the_cut(
+    body: bytes, largest: int, size: int
+) -> None:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    assert decode(pieces, largest)
+    with pytest.raises(ThinnestProtocolError, match="max_event_bytes"):
+        decode(pieces, largest - 1)
+
+
+def test_the_limit_holds_however_many_events_of_many_lines_came_before() -> None:
+    decoder = SSEDecoder(100)
+    for _ in range(50):  # each read ends an event of two lines, and begins the next
+        list(decoder.feed(b'data: {"a":\ndata: 1}\n: ' + b"x" * 60))
+        list(decoder.feed(b"\n"))
+    with pytest.raises(ThinnestProtocolError, match="max_event_bytes"):
+        list(decoder.feed(b"x" * 101))
+
+
 def test_work_is_linear_in_the_bytes() -> None:
     """Counted, not timed: what the decoder hands to the JSON parser, and scans."""
     import langchain_thinnest._sse as module

@@ -135,6 +135,10 @@ def test_a_result_is_any_json(value: Any) -> None:
         (USAGE, USAGE),
         ({"input_tokens": 1, "output_tokens": 2}, dict(zip(USAGE, (1, 2, 3), strict=True))),
         ({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}, dict.fromkeys(USAGE, 0)),
+        (
+            {"input_tokens": 1, "output_tokens": 2, "total_tokens": 9},
+            dict(zip(USAGE, (1, 2, 9), strict=True)),
+        ),
         (None, None),
         ({}, None),
         ("many", None),
@@ -198,9 +202,38 @@ def test_an_id_that_the_server_sends_twice_is_replaced() -> None:
 
 
 def test_a_result_without_a_call() -> None:
-    turn, _ = take(result("a", "A"), call("a"), DONE)
+    turn, _ = take(result("a", "A", id="r1"), call("a"), DONE)
     assert pairs(turn) == [("A", None)]
+    assert turn.tools[0] == ServerToolResult("r1", "a", "A", 0, answers=False)
     assert len(turn.open_calls) == 1
+
+
+@pytest.mark.parametrize("bad", ["", None, ["x"], {}, 1.5])
+def test_an_id_that_is_none_counts_for_nothing(bad: Any) -> None:
+    turn, _ = take(call("a", id=bad), result("a", "A", id=bad))
+    assert pairs(turn) == [("A", {})]
+    assert turn.tools[0].id.startswith("call_")
+
+
+@pytest.mark.parametrize("stop", [(), ("<end>",)])
+def test_tools_stand_at_their_offset_in_the_text(stop: tuple[str, ...]) -> None:
+    events = [
+        text("ab"),
+        text("c<"),
+        call("x"),
+        text("de"),
+        text("f<"),
+        result("x"),
+        text("g"),
+    ]
+    turn, _ = take(*events, DONE, stop=stop)
+    assert turn.text == "abc<def<g"
+    assert [tool.offset for tool in turn.tools] == [4, 8]
+
+
+def test_the_session_that_the_server_names() -> None:
+    assert take(text("a"))[0].server_session_id is None
+    assert take({"type": "done", "session_id": "s1"})[0].server_session_id == "s1"
 
 
 def test_ids_differ_from_turn_to_turn() -> None:
@@ -223,9 +256,10 @@ def test_an_error_event_ends_the_turn() -> None:
 @pytest.mark.parametrize(
     ("event", "message"),
     [
-        ({"type": "error"}, "no reason"),
+        ({"type": "error"}, "generating: the server gave no reason$"),
         ({"type": "error", "message": {"message": "deep"}}, "deep"),
         ({"type": "error", "error": "other field"}, "other field"),
+        ({"type": "error", "detail": "a third field"}, "a third field"),
     ],
 )
 def test_an_error_event_of_another_shape_is_an_error_all_the_same(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,19 @@ def test_two_hosted_agents_in_one_graph(make: Make, emulator: ThinnestEmulator) 
 # --- the model itself, in LangChain's agent loop ---
 
 
-@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    "is_async",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 11),
+                reason="before 3.11 asyncio hands no context, and so no config, to tasks",
+            ),
+        ),
+    ],
+)
 def test_create_agent_shows_the_servers_tools_and_does_not_run_them(
     make: Make, emulator: ThinnestEmulator, is_async: bool
 ) -> None:

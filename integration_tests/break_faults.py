@@ -1,0 +1,530 @@
+"""Breaks the rule behind each row of the fault table, to see that the row's tests notice.
+
+    python integration_tests/break_faults.py [text in a row's name]
+
+Each break changes a line of a copy of the package and runs the tests of the rows that the
+line rules, in the copy. RED is good: the tests failed. The script fails if a row stays green.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from integration_tests.faults import FAULTS, SOME_TEXT  # noqa: E402
+from integration_tests.test_faults import WAYS  # noqa: E402
+
+COPIED = ["langchain_thinnest", "integration_tests", "unit_tests", "pyproject.toml", "docs"]
+TESTS = "integration_tests/test_faults.py"
+SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Break:
+    """A rule that is broken: `old` becomes `new` in a file; `rows` are what it rules."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    rows: list[str]
+
+
+CLIENT, SSE, TURN, EVENTS, CALL, LIMITS = (
+    f"{name}.py" for name in ("_client", "_sse", "_turn", "events", "_call", "_limits")
+)
+
+
+def names(*beginnings: str) -> list[str]:
+    return [fault.name for fault in FAULTS if fault.name.startswith(beginnings)]
+
+
+REFUSED = [f"status {status}" for status in (400, 405, 408, 409, 413, 418, 422)]
+FAILED = [f"status {status}" for status in (500, 502, 503, 504, 529)]
+
+BREAKS = [
+    Break(
+        "a lost connection counts as one that was made",
+        CLIENT,
+        "    httpx.ConnectError,\n",
+        "",
+        ["nobody listens", "unknown host name", "reset in the TLS handshake"],
+    ),
+    Break(
+        "a connect timeout counts as a read timeout",
+        CLIENT,
+        "    httpx.ConnectTimeout,\n",
+        "",
+        ["connect timeout", "stall in the TLS handshake"],
+    ),
+    Break(
+        "a TLS failure is not final",
+        CLIENT,
+        "is_final = _is_tls_failure(error) or ",
+        "is_final = ",
+        ["untrusted certificate", "plain HTTP on an https URL"],
+    ),
+    Break(
+        "a close in the handshake is final",
+        CLIENT,
+        "return not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))",
+        "return True",
+        ["close in the TLS handshake"],
+    ),
+    Break(
+        "any timeout is retryable",
+        CLIENT,
+        "is_retryable=never_sent,",
+        "is_retryable=True,",
+        ["server does not read", "stall before the status", "stall inside the head"],
+    ),
+    Break(
+        "a lost request is retryable",
+        CLIENT,
+        'hung up before it began its answer: {because}. " + _FATE_UNKNOWN\n',
+        'hung up before it began its answer: {because}. ", is_retryable=True\n',
+        [
+            "close before the status",
+            "reset before the status",
+            "close inside the head",
+            "reset inside the head",
+            "garbage under TLS in place of an answer",
+        ],
+    ),
+    Break(
+        "an async client's TLS errors go through",
+        CLIENT,
+        "_FAILURES = (httpx.HTTPError, ssl.SSLError)",
+        "_FAILURES = (httpx.HTTPError,)",
+        ["garbage under TLS in place of an answer", "garbage under TLS amid the answer"],
+    ),
+    Break(
+        "what is not HTTP counts as a lost connection",
+        CLIENT,
+        '"disconnected" not in because',
+        "not because",
+        [
+            "garbage in place of a status line",
+            "head without an end",
+            "redirect to what is no URL",
+        ],
+    ),
+    *(
+        Break(
+            f"{status} has no class of its own",
+            CLIENT,
+            f"    {status}: (",
+            f"    1{status}: (",
+            names(f"status {status}"),
+        )
+        for status in (401, 402, 403, 404, 429)
+    ),
+    Break(
+        "4xx is the server's failure",
+        CLIENT,
+        'else (ThinnestRequestError, "The',
+        'else (ThinnestServerError, "The',
+        REFUSED,
+    ),
+    Break(
+        "5xx is the request's failure",
+        CLIENT,
+        "if status >= 500",
+        "if status >= 600",
+        [*FAILED, "status 500 as an HTML page"],
+    ),
+    Break(
+        "429 is not retryable",
+        CLIENT,
+        "is_retryable = status == 429 or ",
+        "is_retryable = ",
+        names("status 429"),
+    ),
+    Break(
+        "503 is always retryable",
+        CLIENT,
+        'status == 503 and "retry-after" in response.headers',
+        "status == 503",
+        ["status 503"],
+    ),
+    Break(
+        "503 is never retryable",
+        CLIENT,
+        'status == 503 and "retry-after" in response.headers',
+        "False",
+        ["status 503 with Retry-After"],
+    ),
+    Break(
+        "what the server asks to wait is not read",
+        CLIENT,
+        "wait = asked_wait(response.headers) if status in (429, 503) else None",
+        "wait = None",
+        ["status 429 with a Retry-After longer than max_retry_wait"],
+    ),
+    Break(
+        "a date must be one",
+        LIMITS,
+        "except (ValueError, OverflowError):",
+        "except OverflowError:",
+        ["status 429 with a Retry-After that means nothing"],
+    ),
+    Break(
+        "any status may have a stream",
+        CLIENT,
+        "return response.status_code == 200 and kind",
+        "return kind",
+        ["refusal as an event stream", "status 304", "status 204", "status 206"],
+    ),
+    Break(
+        "a refusal's JSON may be of any depth",
+        CLIENT,
+        "said = read_json(body)",
+        "said = json.loads(body)",
+        ["refusal whose body is nested 10000 deep"],
+    ),
+    Break(
+        "a validation error has one shape",
+        CLIENT,
+        ' and isinstance(item.get("loc"), list)',
+        "",
+        ["refusal whose validation error has another shape"],
+    ),
+    Break(
+        "a decoding error is no failure",
+        CLIENT,
+        "_FAILURES = (httpx.HTTPError, ",
+        "_FAILURES = (httpx.TransportError, ",
+        ["refusal whose body is broken gzip", "broken gzip"],
+    ),
+    *(
+        Break(
+            f"a refusal's body is always whole ({way})",
+            CLIENT,
+            f"            {word}for data in self:\n                excerpt += data if "
+            'isinstance(data, bytes) else b""\n',
+            f"            {word}for data in self:\n                excerpt += data\n",
+            ["refusal whose body stalls", "refusal whose body is cut"],
+        )
+        for way, word in (("sync", ""), ("async", "async "))
+    ),
+    Break(
+        "a refusal's body is waited for",
+        CLIENT,
+        "_EXCERPT_SECONDS = 1.0",
+        "_EXCERPT_SECONDS = 2.5",
+        ["refusal whose body never ends"],
+    ),
+    *(
+        Break(
+            f"redirects are followed ({way})",
+            CLIENT,
+            f"response = {word}client.send(\n                endpoint.request(client, body),\n"
+            "                auth=endpoint.auth,\n                stream=True,\n"
+            "                follow_redirects=False,\n",
+            f"response = {word}client.send(\n                endpoint.request(client, body),\n"
+            "                auth=endpoint.auth,\n                stream=True,\n"
+            "                follow_redirects=True,\n",
+            [f"redirect {status}" for status in (301, 302, 303, 307, 308)],
+        )
+        for way, word in (("sync", ""), ("async", "await "))
+    ),
+    Break(
+        "3xx is a refusal",
+        CLIENT,
+        "if status < 400:",
+        "if status < 300:",
+        ["redirect to nowhere", "redirect 302", "status 304"],
+    ),
+    Break(
+        "any content type is a stream's",
+        CLIENT,
+        'kind.partition(";")[0].strip().lower() == (',
+        "kind != (",
+        ["HTML page with status 200", "JSON with status 200", "another content type"],
+    ),
+    Break(
+        "a content type is needed",
+        CLIENT,
+        'get("content-type", "text/event-stream")',
+        'get("content-type", "")',
+        ["no content type"],
+    ),
+    Break(
+        "a content type has no parameters",
+        CLIENT,
+        'kind.partition(";")[0].strip()',
+        "kind.strip()",
+        ["content type with a parameter, in capitals"],
+    ),
+    Break(
+        "no body is compressed",
+        CLIENT,
+        'is_raw = "content-encoding" not in response.headers',
+        "is_raw = True",
+        ["right gzip", "broken gzip", "cut gzip"],
+    ),
+    Break(
+        "an end before `done` is another error",
+        CLIENT,
+        'return ThinnestInterruptedError(\n        "The server closed',
+        'return ThinnestProtocolError(\n        "The server closed',
+        [
+            "cut gzip",
+            "content encoding that is unknown",
+            "HTTP/1.0, cut",
+            "empty body",
+            "Content-Length shorter than the body",
+            "end of the body",
+            "[DONE] in place of `done`",
+        ],
+    ),
+    Break(
+        "a cut before `done` is another error",
+        CLIENT,
+        'return ThinnestInterruptedError(\n        f"The stream was cut',
+        'return ThinnestProtocolError(\n        f"The stream was cut',
+        [
+            "Content-Length longer than a cut body",
+            "garbage in place of a chunk's size",
+            "garbage under TLS amid the answer",
+            "close under TLS without its farewell",
+            "close",
+            "reset",
+            "close inside an event",
+            *names("stall after"),
+            "stall inside an event",
+        ],
+    ),
+    Break(
+        "an answer is whole without `done`",
+        TURN,
+        "            raise reason\n",
+        "            yield End()\n",
+        ["end of the body", "close", "reset", "empty body", "HTTP/1.0, cut"],
+    ),
+    Break(
+        "an error has no partial message",
+        CALL,
+        "error.partial = answer.message()",
+        "pass",
+        [fault.name for fault in FAULTS if fault.partial == SOME_TEXT][::4],
+    ),
+    Break(
+        "an error event is passed over",
+        TURN,
+        "elif isinstance(event, ErrorEvent):",
+        "elif not isinstance(event, ErrorEvent):",
+        names(
+            "error event first",
+            "error event after t",
+            "error event am",
+            "error event w",
+            "error event th",
+        ),
+    ),
+    Break(
+        "a last line needs a line end",
+        TURN,
+        "event = parse_event(payload) if payload is not None else None",
+        "event = None",
+        [
+            "error event without a line end, then a close",
+            "`done` without a line end",
+            "`done` without a line end, then a reset",
+            "`done` without a line end, then a stall",
+        ],
+    ),
+    Break(
+        "what is no JSON object is passed over",
+        SSE,
+        "            raise _not_an_object(joined)\n",
+        "            return None\n",
+        [
+            "no JSON",
+            "JSON scalar",
+            "JSON list",
+            "bytes that are not UTF-8",
+            *names("args nested"),
+            "number of 5000 digits",
+        ],
+    ),
+    Break(
+        "a blank line ends nothing",
+        SSE,
+        '                raise _not_an_object(b"\\n".join(self._held))\n',
+        "                self._held.clear()\n",
+        ["JSON object that is not closed"],
+    ),
+    Break(
+        "text that is no string is passed over",
+        EVENTS,
+        'raise _not_the_contract(kind, "content: is not a string")',
+        "return None",
+        ["text that is no string", "text without content"],
+    ),
+    Break(
+        "a tool event of wrong fields is passed over",
+        EVENTS,
+        "raise _not_the_contract(kind, problem)",
+        "return None",
+        names("tool "),
+    ),
+    Break(
+        "an event has no limit",
+        SSE,
+        "if self._held_size + line_size > self._max:",
+        "if line_size < 0:",
+        [
+            "event over max_event_bytes",
+            "event of many lines over max_event_bytes",
+            "line without an end over max_event_bytes",
+            "comment over max_event_bytes",
+        ],
+    ),
+    Break(
+        "half a surrogate pair stays",
+        SSE,
+        'if escape["half"] else escape[0]',
+        'if escape["half"] == b"" else escape[0]',
+        names("half a surrogate", "surrogate pair"),
+    ),
+    Break(
+        "NaN is no JSON",
+        SSE,
+        "return from_json(text)",
+        "return from_json(text, allow_inf_nan=False)",
+        ["NaN in args"],
+    ),
+    Break(
+        "an event's type must be known",
+        EVENTS,
+        "    if adapter is None:\n",
+        '    if adapter is None:\n        raise _not_the_contract(kind, "is not known")\n',
+        ["event of an unknown type", "event without a type"],
+    ),
+    Break(
+        "an id must be text or a number",
+        EVENTS,
+        'return str(value) if isinstance(value, str | int) and value != "" else None',
+        "return value",
+        ["id that is neither text nor number", "`done` with fields of wrong types"],
+    ),
+    Break(
+        "`done` ends nothing",
+        TURN,
+        "            self.is_done = True\n",
+        "",
+        [
+            "HTTP/1.0, whole",
+            "Content-Length longer than a whole body",
+            "close after `done`",
+            "reset after `done`",
+            "no chunk's size after `done`",
+        ],
+    ),
+    Break(
+        "events after `done` count",
+        TURN,
+        "                if self.is_over:\n                    return\n",
+        "",
+        [
+            "garbage after `done`",
+            "error event after `done`",
+            "event over max_event_bytes after `done`",
+        ],
+    ),
+    *(
+        Break(
+            f"reads after `done` count ({way})",
+            CALL,
+            "                    if turn.is_over:\n                        break\n"
+            f"                if turn.is_done:\n                    {drain}\n",
+            "",
+            ["garbage later after `done`", "text after `done`"],
+        )
+        for way, drain in (("sync", "response.drain()"), ("async", "await response.adrain()"))
+    ),
+    Break(
+        "the connection's end is waited for",
+        CLIENT,
+        "_DRAIN_SECONDS = 0.5",
+        "_DRAIN_SECONDS = 1.8",
+        names("server that never closes", "comments for ever"),
+    ),
+]
+# Ruled by the libraries below, not by a line of this package.
+NOT_OURS = {
+    "informational answer first": "httpx passes it over",
+    "key that comes twice": "pydantic's parser takes the last",
+}
+
+
+def run(broken: Break, rows: list[str]) -> list[tuple[str, int]]:
+    """Run the rows' tests on a broken copy, and count the failures of each."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(
+                    source, copy / name, ignore=shutil.ignore_patterns("__pycache__")
+                )
+            else:
+                shutil.copy(source, copy / name)
+        file = copy / "langchain_thinnest" / broken.file
+        text = file.read_text(encoding="utf-8")
+        found = text.count(broken.old)
+        if found != 1:
+            sys.exit(f"{broken.what}: found {found} times in {broken.file}: {broken.old!r}")
+        file.write_text(text.replace(broken.old, broken.new), encoding="utf-8")
+        ids = [
+            f"{TESTS}::test_a_fault_has_its_outcome[{way.__name__}-{row}]"
+            for row in rows
+            for way in WAYS
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rf", *ids],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    if done.returncode not in (0, 1):
+        sys.exit(f"{broken.what}: the tests could not run\n{done.stdout}{done.stderr}")
+    failed = re.findall(r"^FAILED .*?\[\w+?-(.*)\](?: - .*)?$", done.stdout, re.MULTILINE)
+    return [(row, failed.count(row)) for row in rows]
+
+
+def main() -> int:
+    """Break each rule, and say which rows noticed."""
+    every = {fault.name for fault in FAULTS}
+    ruled = {row for broken in BREAKS for row in broken.rows} | set(NOT_OURS)
+    if ruled != every:
+        sys.exit(f"without a break: {every - ruled}; unknown: {ruled - every}")
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    green = 0
+    for broken in BREAKS:
+        rows = [row for row in broken.rows if asked in row]
+        for row, failures in run(broken, rows) if rows else []:
+            colour = f"RED {failures}/{len(WAYS)}" if failures else "GREEN"
+            green += not failures
+            print(f"{colour:8} {row}: {broken.what}", flush=True)
+    for row, why in NOT_OURS.items():
+        print(f"{'-':8} {row}: {why}")
+    print(f"{green} green" if green else "all red")
+    return 1 if green else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
