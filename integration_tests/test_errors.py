@@ -236,6 +236,22 @@ def test_a_stall(emulator: ThinnestEmulator, make: Make, any_way: Any) -> None:
     assert "timeout" in str(error)
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        stream(as_sse({"type": "error", "message": f"no, {KEY} may not"})),
+        stream(f"data: no, {KEY} may not\n".encode()),
+        refusal(302, headers={"Location": f"https://elsewhere.example/?key={KEY}"}),
+        refusal(200, {"detail": f"no, {KEY} may not"}),
+    ],
+)
+def test_a_key_that_the_server_tells_back_is_taken_out(
+    wired: Make, wire: WireServer, any_way: Any, script: Any
+) -> None:
+    wire.answer(script)
+    assert "**********" in str(fails(any_way, wired()))
+
+
 def test_an_end_without_done(wired: Make, wire: WireServer, any_way: Any) -> None:
     wire.answer(stream(as_sse(*EVENTS[:3])))
     error = fails(any_way, wired())

@@ -56,7 +56,7 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, N
     """
     turn = call.answer.turn
     tools = ToolRuns(turn, run)
-    with _partial(call.answer):
+    with _told(call):
         try:
             on_retry = run.on_retry if run else None
             with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
@@ -81,7 +81,7 @@ async def aread(
     """The async twin of `read`."""
     turn = call.answer.turn
     tools = AsyncToolRuns(turn, run)
-    with _partial(call.answer):
+    with _told(call):
         try:
             on_retry = run.on_retry if run else None
             async with aopen_stream(
@@ -103,10 +103,12 @@ async def aread(
 
 
 @contextlib.contextmanager
-def _partial(answer: Answer) -> Iterator[None]:
-    """Give an error of the stream the message so far."""
+def _told(call: Call) -> Iterator[None]:
+    """Give an error of the stream the message so far, and take the key from its words."""
     try:
         yield
     except ThinnestStreamError as error:
-        error.partial = answer.message()
+        error.partial = call.answer.message()
+        error.args = (call.endpoint.without_key(str(error)),)
+        error.detail = error.detail and call.endpoint.without_key(error.detail)
         raise

@@ -114,6 +114,10 @@ class Endpoint:
         """What signs a request."""
         return _BearerAuth(self.api_key)
 
+    def without_key(self, text: str) -> str:
+        """A text of the server's, in which it may have told the key back."""
+        return text.replace(self.api_key.get_secret_value(), "**********")
+
     def request(self, client: httpx.Client | httpx.AsyncClient, body: bytes) -> httpx.Request:
         """Build the request, without the key."""
         is_own = client is not self.client and client is not self.async_client
@@ -231,12 +235,16 @@ class Response:
         timer: threading.Timer | None = None
         while not self._has_ended and time.monotonic() < give_up:
             if not timer and network and not network.get_extra_info("is_readable"):
-                timer = threading.Timer(_DRAIN_SECONDS, _shut, [self._response])
+                timer = threading.Timer(_DRAIN_SECONDS, self._give_up)
                 timer.daemon = True
                 timer.start()
             next(self)
         if timer:
             timer.cancel()
+
+    def _give_up(self) -> None:
+        if not self._has_ended:
+            _shut(self._response)
 
     async def adrain(self) -> None:
         """The async twin of `drain`; it gives up on a server that does not end the body."""
@@ -285,9 +293,10 @@ class Response:
 
 def _shut(response: httpx.Response) -> None:
     network = response.extensions.get("network_stream")
-    if network is not None:
+    connection = network.get_extra_info("socket") if network is not None else None
+    if connection is not None:
         with contextlib.suppress(OSError):
-            network.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 # Streams that are being read in threads: out of the garbage collector's reach, since httpx's
@@ -480,9 +489,7 @@ def _body_failure(error: Exception) -> ThinnestStreamError:
 def _refusal(response: httpx.Response, body: bytes, endpoint: Endpoint) -> ThinnestError:
     """The error for a response that is not an event stream."""
     status = response.status_code
-    key = endpoint.api_key.get_secret_value()
-    detail = _detail(body).replace(key, "**********")[:_DETAIL_CHARS] or None
-    del key
+    detail = endpoint.without_key(_detail(body))[:_DETAIL_CHARS] or None
     known: dict[str, Any] = {
         "status_code": status,
         "detail": detail,
@@ -491,8 +498,8 @@ def _refusal(response: httpx.Response, body: bytes, endpoint: Endpoint) -> Thinn
     said = f": {detail}" if detail else ""
     if status < 400:
         what = (
-            f"redirected to {response.headers.get('location', 'nowhere')!r}, which is not "
-            "followed, since the request carries the API key; check base_url"
+            f"redirected to {endpoint.without_key(response.headers.get('location', ''))!r}, "
+            "which is not followed, since the request carries the API key; check base_url"
             if response.is_redirect
             else f"answered {status} with {response.headers.get('content-type')!r} where "
             f"an event stream belongs; check base_url{said}"
