@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test test-lowest lint fuzz mutants break-faults clean
+.PHONY: demo test test-lowest lint fuzz mutants break-faults chaos memory clean
 
 demo: .venv/demo
 	@.venv/bin/python -m langchain_thinnest $(if $(QUESTION),"$(QUESTION)")
@@ -44,7 +44,7 @@ memory: .venv/test
 	.venv/bin/python -m integration_tests.memory
 
 clean:
-	rm -rf .venv .venv-lowest build dist
+	rm -rf .venv .venv-lowest build dist mutants
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

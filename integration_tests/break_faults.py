@@ -314,7 +314,7 @@ BREAKS = [
     Break(
         "an error has no partial message",
         CALL,
-        "error.partial = answer.message()",
+        "error.partial = call.answer.message()",
         "pass",
         [fault.name for fault in FAULTS if fault.partial == SOME_TEXT][::4],
     ),

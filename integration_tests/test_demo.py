@@ -321,6 +321,7 @@ def test_ctrl_c_at_the_prompt_ends_a_chat(live: ThinnestEmulator, open_terminal:
     terminal = open_terminal()
     terminal.wait_for("Ctrl+D ends the chat.\n")
     terminal.wait_for(PROMPT)
+    time.sleep(0.5)  # the prompt is there a little before Python waits for what is typed
     terminal.process.send_signal(signal.SIGINT)
     rest = terminal.wait_for(None)
     assert terminal.process.wait(20) == 0

@@ -126,9 +126,7 @@ class SSEDecoder:
             if self._held:
                 raise _not_an_object(b"\n".join(self._held))
             return None
-        elif line == b"data":
-            value = b""
-        else:  # a comment, another field, or an unknown one: legal, and carries nothing
+        else:  # a comment, another field, or `data` without a value: legal, carries nothing
             return None
         if self._held:
             return self._join(value)

@@ -60,6 +60,27 @@ def test_what_carries_nothing_is_passed_over() -> None:
         assert decode([body[:at], body[at:]]) == [{"type": "a"}, {"type": "b"}]
 
 
+@pytest.mark.parametrize("lines_end", [b"\r\n", b"\r", b"\n"])
+def test_a_line_end_cut_in_two_is_one(lines_end: bytes) -> None:
+    """A CRLF that is cut between the two is no blank line, which would end the event."""
+    body = lines_end.join([b'data: {"a":', b"data", b"data: 1", b"data: }", b""])
+    assert decode(body[at : at + 1] for at in range(len(body))) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_byte_order_mark_before_a_last_line_without_its_end(at: int) -> None:
+    body = b'\xef\xbb\xbfdata: {"a": 1}'
+    assert decode([body[:at], body[at:]]) == [{"a": 1}]
+
+
+def test_an_event_of_just_the_limit_is_taken() -> None:
+    line = b'data: {"a": 1}'
+    for at in range(len(line)):
+        assert decode([line[:at], line[at:] + b"\n"], len(line)) == [{"a": 1}]
+        with pytest.raises(ThinnestProtocolError):
+            decode([line[:at], line[at:] + b"\n"], len(line) - 1)
+
+
 def test_data_lines_are_joined_until_they_are_whole() -> None:
     event = {"type": "tool_call", "name": "a}{", "args": {"deep": {"list": [{}, '\\"{']}}}
     pretty = json.dumps(event, indent=1).split("\n")
