@@ -67,6 +67,18 @@ def test_a_line_end_cut_in_two_is_one(lines_end: bytes) -> None:
     assert decode(body[at : at + 1] for at in range(len(body))) == [{"a": 1}]
 
 
+def test_a_line_feed_belongs_to_the_carriage_return_right_before_it_and_to_no_other() -> None:
+    assert decode([b"data: {}\r", b'data: {"a": 1}', b"\n", b'data: {"b": 2}\n']) == [
+        {},
+        {"a": 1},
+        {"b": 2},
+    ]
+
+
+def test_a_byte_order_mark_counts_at_the_beginning_only() -> None:
+    assert decode([b'data: {"a": 1}\n', b'\xef\xbb\xbfdata: {"b": 2}\n']) == [{"a": 1}]
+
+
 @pytest.mark.parametrize("at", range(4))
 def test_a_byte_order_mark_before_a_last_line_without_its_end(at: int) -> None:
     body = b'\xef\xbb\xbfdata: {"a": 1}'
