@@ -65,7 +65,7 @@ def test_120_questions_at_20_in_a_window_all_succeed() -> None:
         for seconds, refused in pool.map(timed, [False, True]):
             assert refused < 12
             assert seconds > 5 * WINDOW  # six windows' worth: it cannot be faster
-            assert seconds < 1.5 * 6 * WINDOW
+            assert seconds < 2 * 6 * WINDOW
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -188,8 +188,7 @@ def test_nobody_starves_in_a_line_of_threads() -> None:
         for thread in threads:
             thread.join()
         windows = [order[:4], order[4:9], order[9:]]
-        assert [sorted(window) for window in windows] == [
-            [0, 1, 2, 3],
-            [4, 5, 6, 7, 8],
-            [9, 10, 11],
-        ]
+        # One that comes a moment before the server's reset is refused, and may lose a window.
+        for number in range(12):
+            (got,) = [at for at, window in enumerate(windows) if number in window]
+            assert abs(got - (number + 1) // 5) <= 1
