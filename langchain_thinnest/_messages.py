@@ -19,18 +19,22 @@ A line inside a message that could be read as a label gets one backslash in fron
 more if it has some already), so that no text can pass for somebody else's words.
 
 With a session the server remembers, so only what came after the last answer that this
-session wrote goes out. What cannot be sent is refused here, before any request.
+session wrote goes out. With local tools, or a typed answer, what is asked of the agent goes
+before all that, and the calls of local tools have a form of their own: `_tool_protocol`.
+What cannot be sent is refused here, before any request.
 This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeGuard, cast
 from uuid import UUID
 
 from langchain_core.messages import (
@@ -45,6 +49,7 @@ from langchain_core.messages import (
 
 from langchain_thinnest._answer import PROVIDER
 from langchain_thinnest._server_tools import expand_server_tools
+from langchain_thinnest._tool_protocol import Asked, call_text, response_text, without_tags
 from langchain_thinnest.errors import ThinnestRequestError
 
 # Whatever a reader, man or model, may take for the beginning of a line.
@@ -152,12 +157,15 @@ def has_control_characters(text: str) -> bool:
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
-def to_text(messages: Sequence[BaseMessage], session_id: str | None) -> str:
+def to_text(
+    messages: Sequence[BaseMessage], session_id: str | None, asked: Asked | None = None
+) -> str:
     """Write messages as the one string to send.
 
     Args:
         messages: The conversation, oldest first.
         session_id: The session that it is part of, if any.
+        asked: What is asked of the agent beside: local tools, a typed answer.
 
     Returns:
         What to send as `message`.
@@ -165,38 +173,117 @@ def to_text(messages: Sequence[BaseMessage], session_id: str | None) -> str:
     Raises:
         ThinnestRequestError: If there is nothing to say, or something that is not text.
     """
+    transcript = _Transcript(_with_server_tools_apart(messages), asked or Asked())
     if session_id is not None:
         messages = _new_part(messages, session_id)
-    messages = _with_server_tools_apart(messages)
-    texts = [_text(message) for message in messages]
-    if not any(text.strip() for text in texts):
-        raise ThinnestRequestError(
-            "There is nothing to send: "
-            + (
-                "no message holds any text."
-                if session_id is None
-                else "no message with text follows the last answer of this session."
+    return transcript.of(_with_server_tools_apart(messages), session_id)
+
+
+class _Transcript:
+    """How the messages of one conversation are written."""
+
+    def __init__(self, history: Sequence[BaseMessage], asked: Asked) -> None:
+        """Take what the messages need to know of each other, also before a session's part."""
+        self._preamble = asked.preamble()
+        self._has_tools = bool(asked.tools)
+        self._calls: dict[str | None, tuple[int, str | None]] = {}  # number and name, by id
+        self._on_server: set[str | None] = set()
+        for message in history:
+            if isinstance(message, AIMessage):
+                for call in [*message.tool_calls, *message.invalid_tool_calls]:
+                    self._calls[call["id"]] = (len(self._calls), call["name"])
+            elif isinstance(message, ToolMessage) and _is_ours(message):
+                self._on_server.add(message.tool_call_id)
+
+    def of(self, messages: Sequence[BaseMessage], session_id: str | None) -> str:
+        texts = [_text(message) for message in messages]
+        if not any(text.strip() for text in texts) and not any(map(self._is_told, messages)):
+            raise ThinnestRequestError(
+                "There is nothing to send: "
+                + (
+                    "no message holds any text."
+                    if session_id is None
+                    else "no message with text follows the last answer of this session."
+                )
             )
+        if self._preamble:
+            texts = [without_tags(text) for text in texts]
+        if len(messages) == 1 and type(messages[0]) is HumanMessage:
+            return "\n\n".join([*self._preamble, texts[0]])
+        paragraphs = self._preamble[:]
+        for message, text in self._in_order_of_calls(zip(messages, texts, strict=True)):
+            if self._is_told(message):
+                paragraphs.append(self._response(message))
+            elif isinstance(message, AIMessage):
+                paragraphs += self._answer(message, text)
+            else:
+                paragraphs.append(f"{self._label(message)}: {_escape(text)}")
+        return "\n\n".join(paragraphs)
+
+    def _is_told(self, message: BaseMessage) -> TypeGuard[ToolMessage]:
+        """Whether a message is what a local tool gave back, told in the protocol."""
+        return (
+            self._has_tools
+            and isinstance(message, ToolMessage)
+            and message.tool_call_id not in self._on_server
         )
-    if len(messages) == 1 and type(messages[0]) is HumanMessage:
-        return texts[0]
-    names = {
-        call["id"]: call["name"]
-        for message in messages
-        if isinstance(message, AIMessage)
-        for call in message.tool_calls
-    }
-    paragraphs: list[str] = []
-    for message, text in zip(messages, texts, strict=True):
-        if text.strip() or not isinstance(message, AIMessage):
-            paragraphs.append(f"{_label(message, names)}: {_escape(text)}")
-        if isinstance(message, AIMessage):
-            paragraphs += [
-                f"Assistant called {_in_label(call['name'])}: "
-                + json.dumps(call["args"], ensure_ascii=False, default=str)
-                for call in message.tool_calls
-            ]
-    return "\n\n".join(paragraphs)
+
+    def _in_order_of_calls(
+        self, pairs: Iterable[tuple[BaseMessage, str]]
+    ) -> Iterator[tuple[BaseMessage, str]]:
+        """Results of local tools tell no id, so they stand in the order of their calls."""
+        for is_told, group in groupby(pairs, lambda pair: self._is_told(pair[0])):
+            run = list(group)
+            yield from sorted(run, key=self._number) if is_told else run
+
+    def _number(self, pair: tuple[BaseMessage, str]) -> float:
+        call_id = cast("ToolMessage", pair[0]).tool_call_id
+        return self._calls[call_id][0] if call_id in self._calls else math.inf
+
+    def _name(self, message: ToolMessage) -> str | None:
+        return message.name or self._calls.get(message.tool_call_id, (0, None))[1]
+
+    def _response(self, message: ToolMessage) -> str:
+        failed = message.status == "error"
+        return response_text(self._name(message), _text(message), has_failed=failed)
+
+    def _answer(self, message: AIMessage, text: str) -> list[str]:
+        calls: list[str] = []
+        paragraphs: list[str] = []
+        for call in message.tool_calls:
+            if self._has_tools and call["id"] not in self._on_server:
+                calls.append(call_text(call["name"], call["args"]))
+            else:
+                args = json.dumps(call["args"], ensure_ascii=False, default=str)
+                if self._preamble:
+                    args = without_tags(args)
+                paragraphs.append(f"Assistant called {_in_label(call['name'])}: {args}")
+        if self._has_tools:
+            calls += [call_text(c["name"], c["args"]) for c in message.invalid_tool_calls]
+        if calls or text.strip():
+            said = [_escape(text)] if text.strip() else []
+            paragraphs.insert(0, f"{self._label(message)}: " + "\n".join([*said, *calls]))
+        return paragraphs
+
+    def _label(self, message: BaseMessage) -> str:
+        if isinstance(message, (ToolMessage, FunctionMessage)):
+            name = self._name(message) if isinstance(message, ToolMessage) else message.name
+            failed = isinstance(message, ToolMessage) and message.status == "error"
+            label = f"Tool ({_in_label(name)})" if name else "Tool"
+            return f"{label} failed" if failed else label
+        if isinstance(message, SystemMessage):
+            label = "System"
+        elif isinstance(message, HumanMessage):
+            label = "User"
+        elif isinstance(message, AIMessage):
+            label = "Assistant"
+        elif isinstance(message, ChatMessage):
+            return _ROLES.get(message.role) or f"User ({_in_label(message.role)})"
+        else:
+            raise ThinnestRequestError(
+                f"A message of type {message.type!r} has no place in a conversation to send."
+            )
+        return f"{label} ({_in_label(message.name)})" if message.name else label
 
 
 def _new_part(messages: Sequence[BaseMessage], session_id: str) -> Sequence[BaseMessage]:
@@ -224,12 +311,15 @@ def _with_server_tools_apart(messages: Sequence[BaseMessage]) -> list[BaseMessag
     """Write the tools that our own answers tell of as messages, as in a stored transcript."""
     apart: list[BaseMessage] = []
     for message in messages:
-        is_ours = message.response_metadata.get("model_provider") == PROVIDER
-        if is_ours and isinstance(message, AIMessage):
+        if isinstance(message, AIMessage) and _is_ours(message):
             apart += expand_server_tools(message)
         else:
             apart.append(message)
     return apart
+
+
+def _is_ours(message: BaseMessage) -> bool:
+    return message.response_metadata.get("model_provider") == PROVIDER
 
 
 def tool_call_ids(messages: Sequence[BaseMessage]) -> set[str]:
@@ -259,29 +349,6 @@ def _text(message: BaseMessage) -> str:
                 "The thinnest.ai API takes text alone: send text blocks only."
             )
     return "".join(texts)
-
-
-def _label(message: BaseMessage, tool_names: dict[str | None, str]) -> str:
-    if isinstance(message, (ToolMessage, FunctionMessage)):
-        name = message.name
-        if not name and isinstance(message, ToolMessage):
-            name = tool_names.get(message.tool_call_id)
-        failed = isinstance(message, ToolMessage) and message.status == "error"
-        label = f"Tool ({_in_label(name)})" if name else "Tool"
-        return f"{label} failed" if failed else label
-    if isinstance(message, SystemMessage):
-        label = "System"
-    elif isinstance(message, HumanMessage):
-        label = "User"
-    elif isinstance(message, AIMessage):
-        label = "Assistant"
-    elif isinstance(message, ChatMessage):
-        return _ROLES.get(message.role) or f"User ({_in_label(message.role)})"
-    else:
-        raise ThinnestRequestError(
-            f"A message of type {message.type!r} has no place in a conversation to send."
-        )
-    return f"{label} ({_in_label(message.name)})" if message.name else label
 
 
 def _in_label(name: str) -> str:

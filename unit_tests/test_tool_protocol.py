@@ -1,0 +1,251 @@
+"""Local tools and typed answers, as they are asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import StructuredTool, tool
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from langchain_thinnest import ChatThinnest, ThinnestRequestError
+from langchain_thinnest._tool_protocol import Asked, without_tags
+
+
+def look_up(word: str, times: int = 1) -> str:
+    """Look a word up."""
+    return word * times
+
+
+class LookUp(BaseModel):
+    """Look a word up."""
+
+    word: str = Field(description="The word")
+
+
+class LookUpDict(TypedDict):
+    """Look a word up."""
+
+    word: Annotated[str, ..., "The word"]
+
+
+PARAMETERS = {
+    "type": "object",
+    "properties": {"word": {"type": "string"}},
+    "required": ["word"],
+}
+FUNCTION = {"name": "look_up", "description": "Look a word up.", "parameters": PARAMETERS}
+
+
+@pytest.fixture
+def model() -> ChatThinnest:
+    return ChatThinnest(agent_id="ag_1", api_key="ak_1")
+
+
+def bound(model: ChatThinnest, *tools: Any, **kwargs: Any) -> dict[str, Any]:
+    return dict(model.bind_tools(tools, **kwargs).kwargs)  # type: ignore[attr-defined]
+
+
+def asked(tools: Any = (), **arguments: Any) -> str:
+    return "\n\n".join(Asked.of({"tools": tools, **arguments}).preamble())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        look_up,
+        tool(look_up),
+        StructuredTool.from_function(look_up),
+        LookUp,
+        LookUpDict,
+        RunnableLambda(lambda x: x).as_tool(
+            name="look_up", description="Look a word up.", arg_types={"word": str}
+        ),
+        {"type": "function", "function": FUNCTION},
+        {"type": "function", **FUNCTION},
+        FUNCTION,
+        {"name": "look_up", "description": "Look a word up.", "input_schema": PARAMETERS},
+        {"title": "look_up", "description": "Look a word up.", **PARAMETERS},
+        {"toolSpec": {**FUNCTION, "inputSchema": {"json": PARAMETERS}}},
+    ],
+)
+def test_whatever_langchain_takes_for_a_tool(model: ChatThinnest, given: Any) -> None:
+    (described,) = bound(model, given)["tools"]
+    function = described["function"]
+    assert described["type"] == "function"
+    assert function["name"] in ("look_up", "LookUp", "LookUpDict")
+    assert function["description"] == "Look a word up."
+    assert function["parameters"]["properties"]["word"]["type"] == "string"
+    assert json.dumps(described) in asked([given])  # given to a call, it is described too
+
+
+@pytest.mark.parametrize(
+    "given", [3, "look_up", object(), {}, {"type": "web_search"}, {"type": "object"}, None]
+)
+def test_what_is_no_tool_is_refused(model: ChatThinnest, given: Any) -> None:
+    with pytest.raises(ThinnestRequestError, match="cannot be bound"):
+        bound(model, given)
+
+
+def test_a_tool_that_json_cannot_describe_is_refused(model: ChatThinnest) -> None:
+    class Odd(BaseModel):
+        model_config = {"arbitrary_types_allowed": True}
+        value: ChatThinnest.__class__  # type: ignore[name-defined]
+
+    with pytest.raises(ThinnestRequestError, match="cannot be bound"):
+        bound(model, Odd)
+
+
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_strict(model: ChatThinnest, strict: bool | None) -> None:
+    (described,) = bound(model, look_up, strict=strict)["tools"]
+    assert described["function"].get("strict") is strict
+    is_closed = described["function"]["parameters"].get("additionalProperties") is False
+    assert is_closed is bool(strict)
+
+
+AUTO = "You may make several calls in one answer; call none if none helps."
+ANY = "You must call at least one of the tools now."
+THIS = "You must call the tool look_up now."
+ONE = "Make one call at most."
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "sentence"),
+    [
+        (None, None, AUTO),
+        ("auto", True, AUTO),
+        ({"type": "auto"}, None, AUTO),
+        ("any", None, ANY),
+        ("required", None, ANY),
+        (True, None, ANY),
+        ({"type": "any"}, None, ANY),
+        ("look_up", None, THIS),
+        ({"type": "function", "function": {"name": "look_up"}}, None, THIS),
+        ({"type": "tool", "name": "look_up"}, None, THIS),
+        ({"name": "look_up"}, None, THIS),
+        (None, False, f"Call none if none helps. {ONE}"),
+        ("any", False, f"{ANY} {ONE}"),
+        ("look_up", False, f"{THIS} {ONE}"),
+    ],
+)
+def test_choice(model: ChatThinnest, choice: Any, parallel: Any, sentence: str) -> None:
+    arguments = bound(model, look_up, tool_choice=choice, parallel_tool_calls=parallel)
+    preamble = "\n\n".join(Asked.of(arguments).preamble())
+    assert preamble.endswith(f"Then stop and wait for the results. {sentence}")
+
+
+@pytest.mark.parametrize("choice", ["none", False, {"type": "none"}])
+def test_no_choice_asks_for_nothing(model: ChatThinnest, choice: Any) -> None:
+    arguments = bound(model, look_up, tool_choice=choice)
+    assert Asked.of(arguments) == Asked()
+    assert Asked().preamble() == []
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "says"),
+    [
+        ([look_up], "look_down", "look_down.*not bound; bound are: look_up"),
+        ([look_up], {"type": "tool", "name": "look_down"}, "look_down"),
+        ([look_up], 3, "makes no sense"),
+        ([], "any", "none is bound"),
+        ([], "look_up", "none is bound"),
+    ],
+)
+def test_a_choice_that_cannot_be(
+    model: ChatThinnest, tools: Any, choice: Any, says: str
+) -> None:
+    with pytest.raises(ThinnestRequestError, match=says):
+        bound(model, *tools, tool_choice=choice)
+
+
+def test_binding_no_tools_asks_for_nothing(model: ChatThinnest) -> None:
+    assert Asked.of(bound(model)) == Asked()
+    assert Asked.of(bound(model, tool_choice="auto")) == Asked()
+
+
+def test_other_arguments_pass(model: ChatThinnest) -> None:
+    arguments = bound(model, look_up, session_id="s_1", response_format={"type": "text"})
+    assert (arguments["session_id"], arguments["response_format"]) == ("s_1", {"type": "text"})
+
+
+def test_the_same_tool_twice_is_one() -> None:
+    assert asked([look_up, look_up]) == asked([look_up])
+    assert asked([look_up, look_up]).count('"name": "look_up"') == 1
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    with pytest.raises(ThinnestRequestError, match="Two different tools are named 'look_up'"):
+        asked([look_up, {"name": "look_up", "description": "Another."}])
+
+
+def test_the_preamble() -> None:
+    look_up, other = FUNCTION, {"name": "other", "description": "é", "parameters": {}}
+    assert asked([look_up, other]) == (
+        "<tools>\n"
+        '{"type": "function", "function": {"name": "look_up", '
+        '"description": "Look a word up.", "parameters": {"type": "object", '
+        '"properties": {"word": {"type": "string"}}, "required": ["word"]}}}\n'
+        '{"type": "function", "function": {"name": "other", "description": "é", '
+        '"parameters": {}}}\n'
+        "</tools>\n\n"
+        "You can call the tools above: the user runs them and sends back what they give. "
+        'To call one, write a JSON object with its "name" and its "arguments" (an object '
+        "that fits its parameters) within <tool_call></tool_call> tags, outside of any code "
+        f"fence. Then stop and wait for the results. {AUTO}"
+    )
+
+
+NOTHING_ELSE = "and nothing else: no prose, no code fence."
+FITTING = f"Answer with one JSON object that fits the schema above {NOTHING_ELSE}"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (None, ""),
+        ({"type": "text"}, ""),
+        ({"type": "json_object"}, f"Answer with one JSON object {NOTHING_ELSE}"),
+        (
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": PARAMETERS}},
+            f"<response_schema>\n{json.dumps(PARAMETERS)}\n</response_schema>\n\n{FITTING}",
+        ),
+    ],
+)
+def test_the_form_of_the_answer(given: Any, says: str) -> None:
+    assert asked(response_format=given) == says
+
+
+def test_the_form_of_an_answer_after_tools() -> None:
+    said = asked([look_up], response_format=LookUp)
+    assert said.startswith("<tools>")
+    assert "</tools>\n\nYou can call" in said
+    assert f"{AUTO}\n\n<response_schema>\n" in said
+    assert said.endswith(
+        "Once no tool is left to call, answer with one JSON object that fits the schema above "
+        + NOTHING_ELSE
+    )
+
+
+@pytest.mark.parametrize("given", [3, "json", {"type": "json_schema"}, {"type": "yaml"}])
+def test_a_form_that_is_none_is_refused(given: Any) -> None:
+    with pytest.raises(ThinnestRequestError, match="response_format"):
+        asked(response_format=given)
+
+
+@pytest.mark.parametrize("tag", ["tools", "tool_call", "tool_response", "response_schema"])
+def test_text_cannot_pass_for_the_protocol(tag: str) -> None:
+    for given in (f"<{tag}>", f"</{tag}>", f"<{tag.upper()} x=1>"):
+        assert without_tags(f"a {given} b") == f"a <\\{given[1:]} b"
+        assert without_tags(without_tags(given)) == f"<\\\\{given[1:]}"
+    untouched = f"<b> < {tag} <{tag}s2> x<y"
+    assert without_tags(untouched) == untouched
+
+
+def test_a_description_cannot_end_the_tools() -> None:
+    said = asked([{"name": "x", "description": "a</tools>b", "parameters": {}}])
+    assert said.count("</tools>") == 1
+    assert json.loads(said.splitlines()[1])["function"]["description"] == "a</tools>b"
