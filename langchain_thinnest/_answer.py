@@ -6,8 +6,12 @@
     {"type": "call", "id": ..., "name": ..., "args": {...}, "offset": 83}
     {"type": "result", "id": ..., "name": ..., "result": ..., "offset": 83}
 
-`content_blocks` interleaves the two, by the translator registered here for the provider
-`thinnest`. `tool_calls` stays empty: an agent loop would run again what the server ran.
+`tool_calls` holds the calls of local tools alone: an agent loop would run again what the
+server ran. Where they stand, `additional_kwargs["tool_call_positions"]` says by their ids: how
+many characters of text, and how many of the server's tools, stand before them.
+
+`content_blocks` interleaves all this, by the translator registered here for the provider
+`thinnest`.
 This module knows nothing of how an answer is fetched.
 """
 
@@ -17,11 +21,19 @@ import json
 from collections.abc import Iterable
 from typing import Any, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolMessage
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import ContentBlock
+from langchain_core.messages.tool import (
+    ToolCall,
+    ToolCallChunk,
+    invalid_tool_call,
+    tool_call,
+    tool_call_chunk,
+)
 from langchain_core.outputs import ChatGenerationChunk
 
+from langchain_thinnest._tool_calls import CallPart, LocalCall
 from langchain_thinnest._turn import (
     End,
     Piece,
@@ -33,6 +45,9 @@ from langchain_thinnest._turn import (
 
 PROVIDER = "thinnest"
 SERVER_TOOLS = "server_tools"
+POSITIONS = "tool_call_positions"
+# LangChain reads each part of a call's arguments by itself; of a long one, that takes long.
+_LONG_PART = 2000
 
 
 class Answer:
@@ -80,7 +95,9 @@ class Answer:
         turn = self.turn
         message = AIMessage(
             content=turn.text,
-            additional_kwargs=_raw(turn.tools),
+            additional_kwargs={**_raw(turn.tools), **_positions(turn.local_calls)},
+            tool_calls=[_valid(c) for c in turn.local_calls if c.args is not None],
+            invalid_tool_calls=[_invalid(c) for c in turn.local_calls if c.args is None],
             response_metadata=self._response_metadata(),
             usage_metadata=turn.usage,
         )
@@ -94,6 +111,8 @@ class Answer:
         """One piece of the answer as a chunk; the last one holds no text, but the usage."""
         if isinstance(piece, End):
             message = self._last_chunk()
+        elif isinstance(piece, CallPart):
+            message = self._call_chunk(piece)
         elif self._as_blocks:
             message = self._block_chunk(piece)
         elif isinstance(piece, str):
@@ -122,6 +141,27 @@ class Answer:
             usage_metadata=self.turn.usage,
             chunk_position="last",
         )
+
+    def _call_chunk(self, part: CallPart) -> AIMessageChunk:
+        chunk = tool_call_chunk(
+            name=part.call.name if part.is_first else None,
+            args=part.text,
+            id=part.call.id if part.is_first else None,
+            index=part.call.index,
+        )
+        content: list[str | dict[Any, Any]] = []
+        if self._as_blocks and part.is_last:  # it is known now what the call is
+            self._block += 1
+            self._block_is_text = False
+            content = [{**call_block(part.call), "index": self._block}]
+        message = AIMessageChunk(
+            content=content if self._as_blocks else "",
+            additional_kwargs=_positions([part.call]) if part.is_first else {},
+            response_metadata=self._metadata,
+            tool_call_chunks=[chunk] if len(part.text) < _LONG_PART else [],
+        )
+        message.tool_call_chunks = [chunk]
+        return message
 
     def _block_chunk(self, piece: str | ServerTool) -> AIMessageChunk:
         is_text = isinstance(piece, str)
@@ -194,6 +234,24 @@ def _raw(tools: Iterable[ServerTool]) -> dict[str, Any]:
     return {SERVER_TOOLS: raw} if raw else {}
 
 
+def _positions(calls: Iterable[LocalCall]) -> dict[str, Any]:
+    positions = {call.id: [call.offset, call.tools_before] for call in calls}
+    return {POSITIONS: positions} if positions else {}
+
+
+def _valid(call: LocalCall) -> ToolCall:
+    return tool_call(name=call.name or "", args=call.args or {}, id=call.id)
+
+
+def _invalid(call: LocalCall) -> InvalidToolCall:
+    return invalid_tool_call(name=call.name, args=call.text, id=call.id, error=None)
+
+
+def call_block(call: LocalCall) -> dict[str, Any]:
+    """A whole call of a local tool as a standard content block."""
+    return cast("dict[str, Any]", _valid(call) if call.args is not None else _invalid(call))
+
+
 def tool_block(tool: ServerTool) -> dict[str, Any]:
     """A tool's call or result as a standard content block."""
     return _block_of_raw(_raw([tool])[SERVER_TOOLS][0])
@@ -218,19 +276,52 @@ def _block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _content_blocks(message: AIMessage) -> list[ContentBlock]:
     """The translator: text and tools, interleaved as they happened."""
-    tools = message.additional_kwargs.get(SERVER_TOOLS)
-    if not tools or not isinstance(message.content, str):
+    tools = message.additional_kwargs.get(SERVER_TOOLS, [])
+    positions = message.additional_kwargs.get(POSITIONS, {})
+    if not (tools or positions) or not isinstance(message.content, str):
         raise NotImplementedError  # nothing to interleave: the framework knows what to do
     text, at = message.content, 0
     blocks: list[dict[str, Any]] = []
-    for raw in tools:
-        if at < raw["offset"] <= len(text):
-            blocks.append({"type": "text", "text": text[at : raw["offset"]]})
-            at = raw["offset"]
+
+    def speak(until: int) -> None:
+        nonlocal at
+        if at < until <= len(text):
+            blocks.append({"type": "text", "text": text[at:until]})
+            at = until
+
+    calls = _placed(message, positions)
+    for number, raw in enumerate(tools):
+        while calls and calls[0][1] <= number:
+            offset, _, block = calls.pop(0)
+            speak(offset)
+            blocks.append(block)
+        speak(raw["offset"])
         blocks.append(_block_of_raw(raw))
-    if text[at:]:
-        blocks.append({"type": "text", "text": text[at:]})
+    for offset, _, block in calls:
+        speak(offset)
+        blocks.append(block)
+    speak(len(text))
     return cast("list[ContentBlock]", blocks)
+
+
+def _placed(
+    message: AIMessage, positions: dict[str, tuple[int, int]]
+) -> list[tuple[int, int, dict[str, Any]]]:
+    """The calls of local tools as blocks, where they stand; the rest of them last."""
+    calls: list[ToolCall | InvalidToolCall | ToolCallChunk] = [
+        *message.tool_calls,
+        *message.invalid_tool_calls,
+    ]
+    if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
+        calls = [*message.tool_call_chunks]
+    blocks = {call["id"]: dict(call) for call in calls}
+    placed = [
+        (*positions[id_], blocks.pop(id_))
+        for id_ in positions  # in the order in which they were made
+        if id_ in blocks
+    ]
+    end = (len(message.content), len(message.additional_kwargs.get(SERVER_TOOLS, ())))
+    return placed + [(*end, block) for block in blocks.values()]
 
 
 register_translator(PROVIDER, _content_blocks, _content_blocks)

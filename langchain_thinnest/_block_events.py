@@ -1,8 +1,9 @@
 """The turn → LangChain's v3 content-block events, each block in its true place.
 
 Text opens a block that stays open until a tool or the end comes; a tool's block opens and
-closes the moment its event arrives. Without these native events LangChain bridges chunks,
-gathers all text into one block, and finishes tool blocks only at the end.
+closes the moment its event arrives; a local call's block is open while its arguments come.
+Without these native events LangChain bridges chunks, gathers all text into one block, and
+finishes tool blocks only at the end.
 This module knows nothing of how an answer is fetched.
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_thinnest._answer import PROVIDER, Answer, tool_block
+from langchain_thinnest._answer import PROVIDER, Answer, call_block, tool_block
+from langchain_thinnest._tool_calls import CallPart
 from langchain_thinnest._turn import End, Piece
 
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ class BlockEvents:
         self._answer = answer
         self._message_id = message_id
         self._has_started = False
-        self._index = 0  # of the block that is open, or the next one
+        self._next = 0  # the index of the next block
         self._text: list[str] = []  # of the text block that is open
+        self._call_index = 0  # of the local call that is open
 
     def of(self, piece: Piece) -> Iterator[MessagesData]:
         """The events that a piece of the answer makes."""
@@ -48,25 +51,42 @@ class BlockEvents:
             return
         if self._text:
             text = {"type": "text", "text": "".join(self._text)}
-            yield _event("content-block-finish", index=self._index, content=text)
+            yield _event("content-block-finish", index=self._next - 1, content=text)
             self._text.clear()
-            self._index += 1
         if isinstance(piece, End):
             yield self._finish()
-            return
-        block = tool_block(piece)
-        light = {key: _HEAVY.get(key, value) for key, value in block.items()}
-        yield _event("content-block-start", index=self._index, content=light)
-        yield _event("content-block-finish", index=self._index, content=block)
-        self._index += 1
+        elif isinstance(piece, CallPart):
+            yield from self._add_call(piece)
+        else:
+            block = tool_block(piece)
+            light = {key: _HEAVY.get(key, value) for key, value in block.items()}
+            yield self._start(light)
+            yield _event("content-block-finish", index=self._next - 1, content=block)
+
+    def _start(self, block: dict[str, Any]) -> MessagesData:
+        self._next += 1
+        return _event("content-block-start", index=self._next - 1, content=block)
 
     def _add_text(self, text: str) -> Iterator[MessagesData]:
         if not self._text:
-            empty = {"type": "text", "text": ""}
-            yield _event("content-block-start", index=self._index, content=empty)
+            yield self._start({"type": "text", "text": ""})
         self._text.append(text)
         delta = {"type": "text-delta", "text": text}
-        yield _event("content-block-delta", index=self._index, delta=delta)
+        yield _event("content-block-delta", index=self._next - 1, delta=delta)
+
+    def _add_call(self, part: CallPart) -> Iterator[MessagesData]:
+        """A call's block is open as long as it is; the server's tools may come in between."""
+        call = part.call
+        if part.is_first:
+            chunk = {"type": "tool_call_chunk", "id": call.id, "name": call.name, "args": ""}
+            yield self._start(chunk)
+            self._call_index = self._next - 1
+        index = self._call_index
+        if part.text:
+            delta = {"type": "tool-call-delta", "args": part.text}
+            yield _event("content-block-delta", index=index, delta=delta)
+        if part.is_last:
+            yield _event("content-block-finish", index=index, content=call_block(call))
 
     def _finish(self) -> MessagesData:
         message = self._answer.message()

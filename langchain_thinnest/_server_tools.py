@@ -13,7 +13,7 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.messages.tool import ToolCall
 
-from langchain_thinnest._answer import PROVIDER, SERVER_TOOLS, as_tool_message
+from langchain_thinnest._answer import POSITIONS, PROVIDER, SERVER_TOOLS, as_tool_message
 
 
 @dataclass
@@ -39,7 +39,8 @@ def expand_server_tools(message: AIMessage) -> list[BaseMessage]:
 
     Returns:
         AI messages (with `tool_calls`) and tool messages by turns. The last AI message keeps
-        the answer's id, usage and metadata.
+        the answer's id, usage and metadata, and the calls of local tools, which are still to
+        be answered.
 
     Example:
         ```python
@@ -66,7 +67,8 @@ def expand(message: AIMessage, segment_id: str | None) -> list[BaseMessage]:
             response_metadata=_origin(message),
         )
         expanded += [ai, *_answers(step, message)]
-    extra = {k: v for k, v in message.additional_kwargs.items() if k != SERVER_TOOLS}
+    ours = (SERVER_TOOLS, POSITIONS)
+    extra = {k: v for k, v in message.additional_kwargs.items() if k not in ours}
     metadata = {k: v for k, v in message.response_metadata.items() if k != "output_version"}
     last = AIMessage(
         steps[-1].text,
@@ -87,7 +89,7 @@ def _steps(message: AIMessage) -> list[_Step]:
     was_result = False
 
     def step(*, is_result: bool) -> _Step:
-        """The step that comes next belongs to: text or a call after a result begins one."""
+        """The step that comes next belongs to: whatever follows a result begins one."""
         nonlocal was_result
         if was_result and not is_result:
             steps.append(_Step())
@@ -110,6 +112,8 @@ def _steps(message: AIMessage) -> list[_Step]:
             step(is_result=True)
             # Providers want a call's answer right after the call, however late it came.
             step_of[id_].results[id_] = as_tool_message(id_, name, block.get("output"))
+        else:  # a local tool's call, which the last message keeps
+            step(is_result=False)
     return steps
 
 

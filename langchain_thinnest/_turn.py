@@ -8,7 +8,8 @@ A turn is one message to an agent and the answer to it:
 
 Text adds up. Tools stand at the text offset where they happened. No ids tie a result to its
 call in the contract, so they pair by name, first called, first answered; an id the server
-does send wins. Everything that a caller sees (a message, chunks, content-block events, tool
+does send wins. With local tools, calls of them are found in the text, and stand in it too.
+Everything that a caller sees (a message, chunks, content-block events, tool
 runs) is a view of the turn, so that the views cannot disagree.
 This module knows nothing of HTTP, of clocks, or of LangChain's callbacks and messages.
 """
@@ -23,6 +24,7 @@ from uuid import uuid4
 from langchain_core.messages.ai import UsageMetadata
 
 from langchain_thinnest._sse import SSEDecoder
+from langchain_thinnest._tool_calls import CallPart, CallScanner, LocalCall
 from langchain_thinnest.errors import (
     ThinnestGenerationError,
     ThinnestStreamError,
@@ -66,8 +68,9 @@ class End:
 
 
 ServerTool = ServerToolCall | ServerToolResult
-Piece = str | ServerTool | End
-"""What one event adds to an answer: text, a tool call, a tool result, or the end."""
+Piece = str | CallPart | ServerTool | End
+"""What an event adds to an answer: text, a part of a local call, a server's tool call or
+result, or the end."""
 
 
 class Turn:
@@ -75,6 +78,7 @@ class Turn:
 
     Attributes:
         tools: The server's tool calls and results, in order.
+        local_calls: The calls of local tools, in order; the last one may not be whole.
         usage: The token counts of `done`, if they came.
         server_session_id: The session id in `done`, if one came.
         is_done: `done` came: the answer is whole.
@@ -87,6 +91,7 @@ class Turn:
         max_event_bytes: int,
         stop: Sequence[str] = (),
         taken_ids: Iterable[str] = (),
+        has_local_tools: bool = False,
     ) -> None:
         """Begin a turn.
 
@@ -95,14 +100,18 @@ class Turn:
             stop: Sequences at whose first match the text ends.
             taken_ids: Ids of tool calls that the conversation has had: a state keeps them
                 for ever, so they are not given again, whatever the server sends.
+            has_local_tools: Look for calls of local tools in the text.
         """
         self.tools: list[ServerTool] = []
+        self.local_calls: list[LocalCall] = []
         self.usage: UsageMetadata | None = None
         self.server_session_id: str | None = None
         self.is_done = False
         self.is_cut = False
         self._decoder = SSEDecoder(max_event_bytes)
         self._stop = _StopFilter(stop) if stop else None
+        self._scanner = CallScanner() if has_local_tools else None
+        self._is_plain = not stop and not has_local_tools
         self._text: list[str] = []
         self._length = 0
         self._open: list[ServerToolCall] = []
@@ -131,7 +140,7 @@ class Turn:
                 a last line without a newline makes the answer whole after all.
 
         Yields:
-            What they add to the answer, one piece for one event.
+            What they add to the answer: one piece for one event, unless a text holds calls.
 
         Raises:
             ThinnestGenerationError: For an `error` event.
@@ -143,7 +152,7 @@ class Turn:
             return
         for payload in self._decoder.feed(data):
             event = parse_event(payload)
-            if type(event) is TextEvent and self._stop is None:
+            if type(event) is TextEvent and self._is_plain:
                 self._text.append(event.content)
                 self._length += len(event.content)
                 yield event.content
@@ -158,14 +167,18 @@ class Turn:
         if event is not None:
             yield from self._add(event)
         if not self.is_over:
-            yield from self._release()
+            yield from self._flush()
+        if not self.is_over:
             raise reason
 
     def _add(self, event: Event) -> Iterator[Piece]:
         if isinstance(event, TextEvent):
             yield from self._add_text(event.content)
             return
-        yield from self._release()  # a stop sequence does not reach across an event
+        is_last = isinstance(event, (DoneEvent, ErrorEvent))
+        yield from self._flush() if is_last else self._release()
+        if self.is_cut:
+            return
         if isinstance(event, ToolCallEvent):
             call = ServerToolCall(
                 self._new_id(event.id), event.name, event.args, self._length, event.id
@@ -189,18 +202,53 @@ class Turn:
             )
 
     def _add_text(self, content: str) -> Iterator[Piece]:
+        if self._scanner is None:
+            return self._add_spoken(content)
+        return self._add_scanned(self._scanner.feed(content))
+
+    def _add_scanned(self, found: Iterator[str | CallPart]) -> Iterator[Piece]:
+        for piece in found:
+            if isinstance(piece, str):
+                yield from self._add_spoken(piece)
+                if self.is_cut:
+                    return
+            else:
+                if piece.is_first:
+                    yield from self._release_stop()
+                    self._place(piece.call)
+                yield piece
+
+    def _place(self, call: LocalCall) -> None:
+        call.id = self._new_id(None)
+        call.index = len(self.local_calls)
+        call.offset = self._length
+        call.tools_before = len(self.tools)
+        self.local_calls.append(call)
+
+    def _add_spoken(self, text: str) -> Iterator[Piece]:
         if self._stop is not None:
-            content, self.is_cut = self._stop.feed(content)
-        if content or self._stop is None:  # one piece for one event, but none for a held one
-            self._text.append(content)
-            self._length += len(content)
-            yield content
+            text, self.is_cut = self._stop.feed(text)
+        if text or self._stop is None:  # one piece for one event, but none for a held one
+            self._text.append(text)
+            self._length += len(text)
+            yield text
         if self.is_cut:
             yield End()
 
     def _release(self) -> Iterator[Piece]:
-        """Give the text that was held back, since nothing can follow it any more."""
-        held = self._stop.release() if self._stop is not None else ""
+        """Give the text that was held back: what it may begin reaches across no event."""
+        if self._scanner is not None:
+            yield from self._add_scanned(self._scanner.release())
+        yield from self._release_stop()
+
+    def _flush(self) -> Iterator[Piece]:
+        """Give all that was held back, since nothing follows it any more."""
+        if self._scanner is not None:
+            yield from self._add_scanned(self._scanner.flush())
+        yield from self._release_stop()
+
+    def _release_stop(self) -> Iterator[Piece]:
+        held = self._stop.release() if self._stop is not None and not self.is_cut else ""
         if held:
             self._text.append(held)
             self._length += len(held)

@@ -1,0 +1,285 @@
+"""Typed answers: what is asked for, and how an object is read from an answer."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import RunnableGenerator
+from pydantic import BaseModel, Field
+from pydantic.v1 import BaseModel as BaseModelV1
+from typing_extensions import TypedDict
+
+from langchain_thinnest import ChatThinnest, ThinnestRequestError
+
+
+class Person(BaseModel):
+    """A person."""
+
+    name: str
+    age: int = Field(ge=0)
+
+
+class PersonV1(BaseModelV1):
+    """A person."""
+
+    name: str
+    age: int
+
+
+class PersonDict(TypedDict):
+    """A person."""
+
+    name: str
+    age: int
+
+
+SCHEMA = {
+    "title": "Person",
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "kind": {"enum": ["a", "b"]},
+        "height": {"type": ["number", "null"]},
+        "home": {"type": "object", "required": ["city"]},
+    },
+    "required": ["name", "age"],
+}
+ADA = {"name": "Ada", "age": 36}
+TEXT = json.dumps(ADA)
+
+
+def structured(schema: Any = Person, **arguments: Any) -> Any:
+    model = ChatThinnest(agent_id="ag_1", api_key="ak_1")
+    return model.with_structured_output(schema, **arguments)
+
+
+def parse(schema: Any, text: Any, **arguments: Any) -> Any:
+    message = AIMessage(text) if isinstance(text, str) else text
+    return structured(schema, **arguments).last.invoke(message)
+
+
+def call(args: Any, name: str = "Person") -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": "1"}])
+
+
+FITTING = {
+    "alone": TEXT,
+    "with space around": f"\n {TEXT} \n",
+    "in a fence": f"```json\n{TEXT}\n```",
+    "in a fence in prose": f"Here you are:\n\n```\n{TEXT}\n```\nAnything else?",
+    "in prose": f'Of {{course}}, {{"it"}} is {TEXT}. Or {{"x": 1}}?',
+    "after an object that does not fit": f'Not {{"name": "a much longer thing"}} but {TEXT}',
+    "over lines": json.dumps(ADA, indent=2),
+    "a call": call(ADA),
+    "content blocks": AIMessage([{"type": "text", "text": TEXT}]),
+}
+
+
+@pytest.mark.parametrize("given", FITTING.values(), ids=FITTING)
+def test_an_answer_that_fits(given: Any) -> None:
+    assert parse(Person, given) == Person(**ADA)
+    assert parse(SCHEMA, given) == ADA
+
+
+def test_what_comes_out() -> None:
+    assert parse(PersonDict, TEXT) == ADA
+    assert parse(PersonV1, TEXT) == PersonV1(**ADA)
+    assert parse(None, '{"x": [1]}', method="json_mode") == {"x": [1]}
+    assert parse(Person, TEXT, method="json_mode") == Person(**ADA)
+    assert parse(Person, call(ADA), method="function_calling") == Person(**ADA)
+
+
+UNFIT = {
+    "nothing": "",
+    "a refusal": "I cannot do that.",
+    "cut": TEXT[:-1],
+    "cut in a string": TEXT[:12],
+    "cut with a whole object in it": '{"name": "Ada", "home": {"name": "Ada", "age": 36},',
+    "cut after a whole one": f"{TEXT} or {TEXT[:-3]}",
+    "broken with a whole object in it": f'{{"x": {TEXT}, y}}',
+    "a list": f"[{TEXT}]",
+    "a string": '"Ada"',
+    "a key missing": '{"name": "Ada"}',
+    "a type that is wrong": '{"name": "Ada", "age": "old"}',
+    "another tool's call": call(ADA, "Other"),
+    "a call that does not fit": call({"name": "Ada"}),
+    "a broken call": AIMessage(
+        "",
+        invalid_tool_calls=[{"name": "Person", "args": TEXT[:9], "id": "1", "error": None}],
+    ),
+}
+
+
+@pytest.mark.parametrize("schema", [Person, PersonV1, PersonDict, SCHEMA])
+@pytest.mark.parametrize("given", UNFIT.values(), ids=UNFIT)
+def test_an_answer_that_does_not_fit(schema: Any, given: Any) -> None:
+    message = AIMessage(given) if isinstance(given, str) else given
+    title = schema["title"] if isinstance(schema, dict) else schema.__name__
+    for made in message.tool_calls + message.invalid_tool_calls:
+        made["name"] = made["name"].replace("Person", title)
+    with pytest.raises(OutputParserException) as raised:
+        parse(schema, message)
+    raw = raised.value.llm_output
+    assert isinstance(raw, str)
+    if isinstance(given, str):
+        assert raw == given
+    elif given.invalid_tool_calls:
+        assert raw == TEXT[:9]
+    both = structured(schema, include_raw=True).last.invoke(message)
+    assert both["raw"] == message
+    assert both["parsed"] is None
+    assert both["parsing_error"].llm_output == raw
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"age": True}, "'age' should be of type integer"),
+        ({"age": 1.5}, "'age' should be of type integer"),
+        ({"tags": ["a", 1]}, "an item of 'tags' should be of type string"),
+        ({"tags": "a"}, "'tags' should be of type array"),
+        ({"kind": "c"}, "'kind' should be one of"),
+        ({"height": "tall"}, "'height' should be of type number or null"),
+        ({"home": {}}, "'home' lacks 'city'"),
+        ({"tags": [], "kind": "b", "height": None, "home": {"city": ""}, "odd": 1}, None),
+        ({"height": 1}, None),
+    ],
+)
+def test_what_a_json_schema_says(more: dict[str, Any], says: str | None) -> None:
+    text = json.dumps({**ADA, **more})
+    if says is None:
+        assert parse(SCHEMA, text) == {**ADA, **more}
+    else:
+        with pytest.raises(OutputParserException, match=says):
+            parse(SCHEMA, text)
+
+
+def test_deep_nesting_is_no_crash() -> None:
+    for text in ('{"a":' * 100_000, "[" * 100_000):
+        with pytest.raises(OutputParserException):
+            parse(Person, text)
+
+
+def stream(schema: Any, chunks: list[Any], **arguments: Any) -> list[Any]:
+    def answer(_: Any) -> Iterator[Any]:
+        for chunk in chunks:
+            yield AIMessageChunk(content=chunk) if isinstance(chunk, str) else chunk
+
+    return list((RunnableGenerator(answer) | structured(schema, **arguments).last).stream(""))
+
+
+async def astream(schema: Any, chunks: list[Any], **arguments: Any) -> list[Any]:
+    async def answer(_: Any) -> AsyncIterator[Any]:
+        for chunk in chunks:
+            yield AIMessageChunk(content=chunk) if isinstance(chunk, str) else chunk
+
+    chain = RunnableGenerator(answer) | structured(schema, **arguments).last
+    return [part async for part in chain.astream("")]
+
+
+async def test_an_object_grows() -> None:
+    chunks = ["Well:\n```json\n{", '"na', 'me": "A', "da", '", "age": 3', "6}", "\n```"]
+    expected = [
+        {"name": "A"},
+        {"name": "Ada"},
+        {"name": "Ada", "age": 3},
+        {"name": "Ada", "age": 36},
+    ]
+    assert stream(PersonDict, chunks) == await astream(PersonDict, chunks) == expected
+    people = [Person(name="Ada", age=3), Person(name="Ada", age=36)]
+    assert stream(Person, chunks) == await astream(Person, chunks) == people
+
+
+async def test_a_call_grows() -> None:
+    parts = [("Person", '{"name": "A', "1"), (None, 'da"', None), (None, "}", None)]
+    chunks = [
+        AIMessageChunk(
+            content="",
+            tool_call_chunks=[{"name": name, "args": args, "id": id_, "index": 0}],
+        )
+        for name, args, id_ in parts
+    ]
+    schema = {"title": "Person", "type": "object", "properties": {"name": {}}}
+    expected = [{"name": "A"}, {"name": "Ada"}]
+    assert stream(schema, chunks) == await astream(schema, chunks) == expected
+
+
+async def test_a_stream_that_does_not_fit_fails_at_its_end() -> None:
+    for chunks in (["{", '"name": "Ada"'], ["I ", "cannot."]):
+        with pytest.raises(OutputParserException) as raised:
+            stream(PersonDict, chunks)
+        assert raised.value.llm_output == "".join(chunks)
+        with pytest.raises(OutputParserException):
+            await astream(PersonDict, chunks)
+
+
+async def test_raw_and_object_while_streaming() -> None:
+    for text, parsed in ((TEXT, ADA), (TEXT[:-1], None)):
+        chunks = [text[:5], text[5:]]
+        for parts in (
+            stream(PersonDict, chunks, include_raw=True),
+            await astream(PersonDict, chunks, include_raw=True),
+        ):
+            assert [part["raw"].content for part in parts[:-1]] == chunks
+            assert parts[-1]["parsed"] == parsed
+            assert (parts[-1]["parsing_error"] is None) == (parsed is not None)
+
+
+def test_what_is_asked_for() -> None:
+    described = structured().first.kwargs["response_format"]["json_schema"]
+    assert described["name"] == "Person"
+    assert described["schema"]["required"] == ["name", "age"]
+    arguments = structured(method="function_calling").first.kwargs
+    assert arguments["tools"][0]["function"]["name"] == arguments["tool_choice"] == "Person"
+    assert arguments["parallel_tool_calls"] is False
+    assert structured(method="json_mode").first.kwargs["response_format"] == {
+        "type": "json_object"
+    }
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+def test_what_traces_are_told(method: Any) -> None:
+    told = structured(method=method).first.kwargs["ls_structured_output_format"]
+    assert told == {"kwargs": {"method": method, "strict": None}, "schema": Person}
+
+
+def test_strict() -> None:
+    schema = structured(strict=True).first.kwargs["response_format"]["json_schema"]["schema"]
+    assert schema["additionalProperties"] is False
+    tool = structured(strict=True, method="function_calling").first.kwargs["tools"][0]
+    assert tool["function"]["strict"] is True
+    assert tool["function"]["parameters"]["additionalProperties"] is False
+
+
+def test_a_schema_without_a_title() -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    assert parse(schema, '{"x": 1}') == {"x": 1}
+    described = structured(schema).first.kwargs["response_format"]["json_schema"]
+    assert (described["name"], described["schema"]["properties"]) == (
+        "Answer",
+        schema["properties"],
+    )
+
+
+def test_what_cannot_be_asked_for() -> None:
+    with pytest.raises(ThinnestRequestError, match="no schema"):
+        structured(3)
+    with pytest.raises(ThinnestRequestError, match="needs a schema"):
+        structured(None)
+    with pytest.raises(ValueError, match="'xml' is unknown"):
+        structured(method="xml")
+    with pytest.raises(ValueError, match="no arguments stict"):
+        structured(stict=True)
+
+
+def test_it_pickles() -> None:
+    copy = pickle.loads(pickle.dumps(structured()))
+    assert copy.last.invoke(AIMessage(TEXT)) == Person(**ADA)
