@@ -131,8 +131,8 @@ def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ThinnestRequestError(
             f"This cannot be bound as a tool: {tool!r:.200} ({error!s:.300}). Bind a "
-            "function, a pydantic class, a TypedDict, a LangChain tool, or a dict that describes "
-            "one."
+            "function, a pydantic class, a TypedDict, a LangChain tool, or a dict that "
+            "describes one."
         ) from error
     if described.get("type") == "function" and "function" not in described:
         keys = ("name", "description", "parameters", "strict")  # as OpenAI's newer API has it

@@ -1,4 +1,6 @@
-"""`ChatThinnest`: the methods that LangChain calls. Its fields are in `_fields.py`.
+"""`ChatThinnest`: the methods that LangChain calls.
+
+Its fields are in `_fields.py`; tools, typed answers, and the model as a tool in `_binding.py`.
 
 Every method begins a `Call` and shows the pieces of its answer in the shape that LangChain
 asked for. What travels over the wire, and what it means, is not known here.
@@ -14,7 +16,6 @@ from collections.abc import (
     Awaitable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, cast
@@ -32,20 +33,20 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.utils.uuid import uuid7
 from pydantic import ValidationError
 from typing_extensions import Self, override
 
 from langchain_thinnest._answer import PROVIDER, Answer
+from langchain_thinnest._binding import ThinnestBinding
 from langchain_thinnest._block_events import BlockEvents
 from langchain_thinnest._call import Call, aread, read
 from langchain_thinnest._client import DEFAULT_TIMEOUT, Endpoint
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
-    ThinnestFields,
     stop_sequences,
     warn_no_effect,
     without_inputs,
@@ -57,8 +58,7 @@ from langchain_thinnest._messages import (
     to_text,
     tool_call_ids,
 )
-from langchain_thinnest._structured import Method, Schema, typed_answer, with_raw
-from langchain_thinnest._tool_protocol import Asked, Tool, as_function, choice_of
+from langchain_thinnest._tool_protocol import Asked
 from langchain_thinnest._turn import End, Piece, Turn
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ _CALL_ARGUMENTS = frozenset(
 _PRIVATE = frozenset({_RUN, _CONTEXT, _INNER, SEGMENT_ID})
 
 
-class ChatThinnest(ThinnestFields):
+class ChatThinnest(ThinnestBinding):
     """A thinnest.ai agent as a LangChain chat model.
 
     The agent's instructions, model, memory and tools live at thinnest.ai; this class sends
@@ -193,98 +193,6 @@ class ChatThinnest(ThinnestFields):
         shown = {**self._identifying_params, **_public(kwargs)}
         shown["stop"] = stop or self.stop
         return super()._get_llm_string(**shown)
-
-    # --- local tools and typed answers ---
-
-    @override
-    def bind_tools(
-        self,
-        tools: Sequence[Tool],
-        *,
-        tool_choice: str | bool | dict[str, Any] | None = None,
-        strict: bool | None = None,
-        parallel_tool_calls: bool | None = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Let the agent call tools on this side, beside its own on the server.
-
-        The API knows no tools, so they are described to the agent in its message, and its
-        calls are read from its text: how well that goes depends on the agent's model and
-        instructions. Without tools nothing is added to a message.
-
-        Args:
-            tools: Functions, pydantic classes, TypedDicts, LangChain tools, or dicts that
-                describe one (OpenAI's and Anthropic's form, or a JSON schema with a title).
-            tool_choice: `"auto"` (default); `"any"`, `"required"` or `True` for at least one
-                call; a tool's name, or OpenAI's or Anthropic's dict, for a call of that one;
-                `"none"` or `False` for no tools at all.
-            strict: Tell the agent that arguments must fit exactly. They are not checked here.
-            parallel_tool_calls: `False` asks for one call at most.
-            **kwargs: Other arguments for the calls, such as `session_id`.
-
-        Raises:
-            ThinnestRequestError: For what is no tool, and for a choice that is not bound.
-
-        Example:
-            ```python
-            def get_weather(city: str) -> str:
-                \"\"\"Say how the weather is in a city.\"\"\"
-                return f"It is sunny in {city}."
-
-            answer = model.bind_tools([get_weather]).invoke("How is the weather in Paris?")
-            print(answer.tool_calls)
-            ```
-        """
-        described = [as_function(tool, strict=strict) for tool in tools]
-        choice_of(tool_choice, described)  # what cannot be is refused now
-        asked = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        return self.bind(tools=described, **asked, **kwargs)
-
-    @override
-    def with_structured_output(
-        self,
-        schema: Schema | None = None,
-        *,
-        include_raw: bool = False,
-        method: Method = "json_schema",
-        strict: bool | None = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, Any]:
-        """Make a model whose answers are objects that fit a schema.
-
-        Args:
-            schema: A pydantic class, whose instances the answers then are; or a `TypedDict`
-                or a JSON schema, for dicts. `None` is for `json_mode` alone.
-            include_raw: Answer with `{"raw": the message, "parsed": the object or None,
-                "parsing_error": None or what was wrong}`, and raise nothing.
-            method: `"json_schema"` asks for an answer that fits the schema,
-                `"function_calling"` for a call of a tool that takes it, `"json_mode"` for
-                any JSON object: your prompt must say which.
-            strict: Tell the agent that no other keys are allowed.
-            **kwargs: None are known.
-
-        Raises:
-            ThinnestRequestError: For what is no schema.
-            ValueError: For an unknown method or argument.
-            langchain_core.exceptions.OutputParserException: From calls, if an answer holds no
-                object that fits; its `llm_output` is the answer's text.
-
-        Example:
-            ```python
-            class Weather(BaseModel):
-                city: str
-                celsius: float
-
-            typed = model.with_structured_output(Weather)
-            print(typed.invoke("It is 21.5 degrees in Paris.").celsius)
-            ```
-        """
-        if kwargs:
-            raise ValueError(f"with_structured_output has no arguments {', '.join(kwargs)}.")
-        arguments, parser = typed_answer(schema, method, strict=strict)
-        read = with_raw(parser) if include_raw else parser
-        return self.bind(**arguments) | read
 
     # --- before a call: config, callbacks, cache ---
 
