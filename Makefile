@@ -59,7 +59,7 @@ clean:
 
 .venv/test: .venv/bin/python pyproject.toml
 	@echo "Installing what the tests need; this takes a few minutes, once."
-	@.venv/bin/python $(PIP) install -e ".[emulator,langgraph]" \
+	@.venv/bin/python $(PIP) install -e ".[cookbook]" \
 		--group lint --group test --group test-agents
 	@touch $@ .venv/demo
 

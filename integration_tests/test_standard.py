@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,16 +22,26 @@ class Standard(ChatModelIntegrationTests):
         return ChatThinnest
 
     @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
-
-    @property
     def supports_json_mode(self) -> bool:
-        return False
+        return True
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        return True
+
+    @property
+    def enable_vcr_tests(self) -> bool:
+        return True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def vcr_config(cls) -> dict[str, Any]:
+        """Ask the server each time, and keep no key."""
+        return {"record_mode": "all", "filter_headers": ["authorization"]}
+
+    @pytest.fixture
+    def vcr_cassette_dir(self, tmp_path: Path) -> str:
+        return str(tmp_path)
 
 
 class TestEmulated(Standard):

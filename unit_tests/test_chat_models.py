@@ -50,12 +50,12 @@ class TestStandard(ChatModelUnitTests):
         )
 
     @property
-    def has_tool_calling(self) -> bool:
-        return False
+    def supports_json_mode(self) -> bool:
+        return True
 
     @property
-    def has_structured_output(self) -> bool:
-        return False
+    def supports_anthropic_inputs(self) -> bool:
+        return True
 
     @pytest.mark.xfail(reason="load(allowed_objects='all') takes the framework's classes only")
     def test_serdes(self, model: Any, snapshot: Any) -> None:

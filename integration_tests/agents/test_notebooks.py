@@ -15,6 +15,8 @@ NOTEBOOKS = sorted(COOKBOOK.glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # the kernel's machinery has its own
 def test_notebook(path: Path, tmp_path: Path) -> None:
+    if path.stem == "deep_agents":
+        pytest.importorskip("deepagents", reason="it needs Python 3.11")
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)

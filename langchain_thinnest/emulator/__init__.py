@@ -21,6 +21,7 @@ It needs the extra `emulator`: `pip install "langchain-thinnest[emulator]"`.
 
 try:
     from langchain_thinnest.emulator.demo import demo_agent
+    from langchain_thinnest.emulator.protocol import protocol_agent
     from langchain_thinnest.emulator.server import ThinnestEmulator
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
@@ -33,4 +34,4 @@ except ModuleNotFoundError as error:
 from langchain_thinnest.emulator.agents import Session
 from langchain_thinnest.emulator.faults import Fault
 
-__all__ = ["Fault", "Session", "ThinnestEmulator", "demo_agent"]
+__all__ = ["Fault", "Session", "ThinnestEmulator", "demo_agent", "protocol_agent"]
