@@ -26,12 +26,12 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 from typing_extensions import override
 
-from langchain_thinnest._tool_protocol import as_function
 from langchain_thinnest.errors import ThinnestRequestError
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 Schema = Mapping[str, Any] | type
 
+_NO_PARAMETERS = ("title", "description")
 _OBJECT_START = re.compile(r"\{\s*(?:[\"}]|\Z)")
 _DECODER = json.JSONDecoder(strict=False)
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -73,8 +73,15 @@ def typed_answer(
         form = {"name": title, "schema": described}
         arguments = {"response_format": {"type": "json_schema", "json_schema": form}}
     else:
+        function: dict[str, Any] = {
+            "name": title,
+            "description": described.get("description", ""),
+            "parameters": {k: v for k, v in described.items() if k not in _NO_PARAMETERS},
+        }
+        if strict is not None:
+            function["strict"] = strict
         arguments = {
-            "tools": [as_function(described, strict=strict)],
+            "tools": [{"type": "function", "function": function}],
             "tool_choice": title,
             "parallel_tool_calls": False,
         }
@@ -184,8 +191,10 @@ def _json_schema(schema: Schema, *, strict: bool | None = None) -> dict[str, Any
     """Write a pydantic class, a `TypedDict` or a dict as a JSON schema with a title."""
     if isinstance(schema, Mapping):
         schema = dict(schema)
-        if not schema.keys() & {"title", "name", "function", "toolSpec"}:
-            schema["title"] = "Answer"
+        if not schema.keys() & {"name", "function", "toolSpec"}:  # other forms of a tool
+            schema = {"title": "Answer", **schema}
+            if not strict:  # it is one: the framework's way would drop parts of it
+                return schema
     try:
         return convert_to_json_schema(schema, strict=strict)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
