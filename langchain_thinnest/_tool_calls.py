@@ -247,12 +247,8 @@ class _Body:
             self._find_head()
         end = min(self._length if at is None else at for at in (self._args_end, self.doubt))
         if self._has_head and self._sent < end:
-            last = self._length - len(self._pieces[-1])
-            text = (
-                self._pieces[-1][self._sent - last : end - last]
-                if self._sent >= last
-                else self.text[self._sent : end]
-            )
+            last = self._length - len(self._pieces[-1])  # what came before it was sent
+            text = self._pieces[-1][self._sent - last : end - last]
             is_first = self._sent == self._args_start
             self._sent = end
             yield CallPart(self._call, text, is_first, is_last=False)

@@ -166,7 +166,7 @@ def choice_of(choice: Any, tools: Iterable[Mapping[str, Any]]) -> str | None:
         return None
     if choice is None or (choice == "auto" and choice not in names):
         return "auto" if names else None
-    if choice is True or choice in ("any", "required", "tool"):
+    if choice is True or choice == "required":
         choice = "any"
     elif not isinstance(choice, str):
         raise ThinnestRequestError(

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from langchain_core.messages.ai import UsageMetadata
 
-from langchain_thinnest._sse import SSEDecoder
+from langchain_thinnest._sse import Payload, SSEDecoder
 from langchain_thinnest._tool_calls import CallPart, CallScanner, LocalCall
 from langchain_thinnest.errors import (
     ThinnestGenerationError,
@@ -32,11 +32,11 @@ from langchain_thinnest.errors import (
 from langchain_thinnest.events import (
     DoneEvent,
     ErrorEvent,
-    Event,
     TextEvent,
     ToolCallEvent,
     ToolResultEvent,
     parse_event,
+    text_of,
 )
 
 
@@ -71,6 +71,16 @@ ServerTool = ServerToolCall | ServerToolResult
 Piece = str | CallPart | ServerTool | End
 """What an event adds to an answer: text, a part of a local call, a server's tool call or
 result, or the end."""
+Found = Piece | list[str]
+"""A piece, or pieces of text that came together: so that nothing is done for each of them
+where nobody listens."""
+# As many texts as are kept for their list to grow: the first of them must not come late.
+_MOST_TEXTS = 64
+
+
+def pieces_of(found: Found) -> Sequence[Piece]:
+    """The pieces that were found, one by one."""
+    return found if isinstance(found, list) else (found,)
 
 
 class Turn:
@@ -132,7 +142,7 @@ class Turn:
         """The calls that have no result yet, oldest first."""
         return self._open
 
-    def feed(self, data: bytes | ThinnestStreamError) -> Iterator[Piece]:
+    def feed(self, data: bytes | ThinnestStreamError) -> Iterator[Found]:
         """Take the next bytes of the body, or the reason why there are no more.
 
         Args:
@@ -150,28 +160,56 @@ class Turn:
         if isinstance(data, ThinnestStreamError):
             yield from self._end(data)
             return
-        for payload in self._decoder.feed(data):
-            event = parse_event(payload)
-            if type(event) is TextEvent and self._is_plain:
-                self._text.append(event.content)
-                self._length += len(event.content)
-                yield event.content
-            elif event is not None:
-                yield from self._add(event)
-                if self.is_over:
-                    return
+        payloads = self._decoder.feed(data)
+        if self._is_plain:
+            yield from self._take_plain(payloads)
+            return
+        for payload in payloads:
+            yield from self._take(payload)
+            if self.is_over:
+                return
+
+    def _take_plain(self, payloads: Iterator[Payload]) -> Iterator[Found]:
+        """Take payloads, in whose text nothing is to be found."""
+        texts: list[str] = []
+        try:
+            for payload in payloads:
+                text = text_of(payload)
+                if text is not None and len(texts) < _MOST_TEXTS:
+                    texts.append(text)
+                    continue
+                if texts:
+                    yield self._heard(texts)
+                texts = [] if text is None else [text]
+                if text is None:
+                    yield from self._take(payload)
+                    if self.is_over:
+                        return
+        except ThinnestStreamError:
+            if texts:
+                yield self._heard(texts)
+            raise
+        if texts:
+            yield self._heard(texts)
+
+    def _heard(self, texts: list[str]) -> list[str]:
+        self._text += texts
+        self._length += sum(map(len, texts))
+        return texts
 
     def _end(self, reason: ThinnestStreamError) -> Iterator[Piece]:
         payload = self._decoder.flush()
-        event = parse_event(payload) if payload is not None else None
-        if event is not None:
-            yield from self._add(event)
+        if payload is not None:
+            yield from self._take(payload)
         if not self.is_over:
             yield from self._flush()
         if not self.is_over:
             raise reason
 
-    def _add(self, event: Event) -> Iterator[Piece]:
+    def _take(self, payload: Payload) -> Iterator[Piece]:
+        event = parse_event(payload)
+        if event is None:
+            return
         if isinstance(event, TextEvent):
             yield from self._add_text(event.content)
             return

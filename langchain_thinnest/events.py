@@ -121,6 +121,15 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {
 }
 
 
+def text_of(payload: dict[str, Any]) -> str | None:
+    """The text of what is plainly a text event; for all others, there is `parse_event`."""
+    if payload.get("type") == "text":
+        content = payload.get("content")
+        if type(content) is str:
+            return content
+    return None
+
+
 def parse_event(payload: dict[str, Any]) -> Event | None:
     """Read one payload as an event.
 
@@ -136,7 +145,7 @@ def parse_event(payload: dict[str, Any]) -> Event | None:
     kind = payload.get("type")
     if not isinstance(kind, str):
         kind = ""
-    if kind in _TEXT_TYPES:  # by far the most frequent, so without a validator
+    if kind in _TEXT_TYPES:
         content = payload.get("content")
         if content is None:
             content = payload.get("data")

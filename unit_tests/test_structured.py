@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -48,7 +49,9 @@ SCHEMA = {
         "tags": {"type": "array", "items": {"type": "string"}},
         "kind": {"enum": ["a", "b"]},
         "height": {"type": ["number", "null"]},
-        "home": {"type": "object", "required": ["city"]},
+        "home": {"type": "object", "required": ["city", "street"]},
+        "is_home": {"type": "boolean"},
+        "any": {},
     },
     "required": ["name", "age"],
 }
@@ -78,6 +81,7 @@ FITTING = {
     "in prose": f'Of {{course}}, {{"it"}} is {TEXT}. Or {{"x": 1}}?',
     "after an object that does not fit": f'Not {{"name": "a much longer thing"}} but {TEXT}',
     "over lines": json.dumps(ADA, indent=2),
+    "in double braces": f"{{{TEXT}}}",
     "a call": call(ADA),
     "content blocks": AIMessage([{"type": "text", "text": TEXT}]),
 }
@@ -94,6 +98,8 @@ def test_what_comes_out() -> None:
     assert parse(PersonV1, TEXT) == PersonV1(**ADA)
     assert parse(None, '{"x": [1]}', method="json_mode") == {"x": [1]}
     assert parse(Person, TEXT, method="json_mode") == Person(**ADA)
+    longest = parse(None, f'Not {{"x": 1}} but {TEXT} or {{"y": 2}}', method="json_mode")
+    assert longest == ADA
     assert parse(Person, call(ADA), method="function_calling") == Person(**ADA)
 
 
@@ -104,6 +110,7 @@ UNFIT = {
     "cut in a string": TEXT[:12],
     "cut with a whole object in it": '{"name": "Ada", "home": {"name": "Ada", "age": 36},',
     "cut after a whole one": f"{TEXT} or {TEXT[:-3]}",
+    "cut in a string after a whole one": f"{TEXT} or {TEXT[:12]}",
     "broken with a whole object in it": f'{{"x": {TEXT}, y}}',
     "a list": f"[{TEXT}]",
     "a string": '"Ada"',
@@ -133,6 +140,8 @@ def test_an_answer_that_does_not_fit(schema: Any, given: Any) -> None:
         assert raw == given
     elif given.invalid_tool_calls:
         assert raw == TEXT[:9]
+    elif title == given.tool_calls[0]["name"]:
+        assert raw == json.dumps(given.tool_calls[0]["args"])
     both = structured(schema, include_raw=True).last.invoke(message)
     assert both["raw"] == message
     assert both["parsed"] is None
@@ -148,8 +157,19 @@ def test_an_answer_that_does_not_fit(schema: Any, given: Any) -> None:
         ({"tags": "a"}, "'tags' should be of type array"),
         ({"kind": "c"}, "'kind' should be one of"),
         ({"height": "tall"}, "'height' should be of type number or null"),
-        ({"home": {}}, "'home' lacks 'city'"),
-        ({"tags": [], "kind": "b", "height": None, "home": {"city": ""}, "odd": 1}, None),
+        ({"home": {}}, "'home' lacks 'city', 'street'"),
+        ({"is_home": 1}, "'is_home' should be of type boolean"),
+        ({"is_home": False, "any": [1]}, None),
+        (
+            {
+                "tags": [],
+                "kind": "b",
+                "height": None,
+                "home": {"city": "", "street": ""},
+                "odd": 1,
+            },
+            None,
+        ),
         ({"height": 1}, None),
     ],
 )
@@ -160,6 +180,27 @@ def test_what_a_json_schema_says(more: dict[str, Any], says: str | None) -> None
     else:
         with pytest.raises(OutputParserException, match=says):
             parse(SCHEMA, text)
+
+
+def test_errors_say_what_is_wrong() -> None:
+    for text, says in (
+        ("No.", "The answer holds no whole JSON object. It was: No."),
+        ('{"name": "x"}', "The answer does not fit Person: it lacks 'age'. It was: {\"name"),
+    ):
+        with pytest.raises(OutputParserException, match=f"^{re.escape(says)}"):
+            parse(SCHEMA, text)
+
+
+def test_other_forms_of_a_schema() -> None:
+    function = {"name": "Person", "parameters": {k: SCHEMA[k] for k in SCHEMA if k != "title"}}
+    for schema in (
+        function,
+        {"type": "function", "function": function},
+        {"toolSpec": {"name": "Person", "inputSchema": {"json": function["parameters"]}}},
+    ):
+        assert parse(schema, TEXT) == ADA
+        with pytest.raises(OutputParserException, match="does not fit Person"):
+            parse(schema, "{}")
 
 
 def test_deep_nesting_is_no_crash() -> None:
@@ -196,6 +237,8 @@ async def test_an_object_grows() -> None:
     assert stream(PersonDict, chunks) == await astream(PersonDict, chunks) == expected
     people = [Person(name="Ada", age=3), Person(name="Ada", age=36)]
     assert stream(Person, chunks) == await astream(Person, chunks) == people
+    # From a step that gives strings, too.
+    assert list(structured(PersonDict).last.transform(iter(chunks))) == expected
 
 
 async def test_a_call_grows() -> None:

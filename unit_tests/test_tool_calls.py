@@ -55,6 +55,7 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     ),
     "a call alone": (WHOLE, [CALL]),
     "text around": (f"Hi \n{WHOLE}\n there", ["Hi \n", CALL, "\n there"]),
+    "a bracket before": (f"<{WHOLE}<<tool_call{WHOLE}", ["<", CALL, "<<tool_call", CALL]),
     "several": (f"{WHOLE}{WHOLE}\n{WHOLE}", [CALL, CALL, "\n", CALL]),
     "white space within": (
         tags('\n { "name" :\t"f" , "arguments" : {"a": 1} } \n'),
@@ -82,6 +83,14 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     "arguments in a string": (tags(F % '"{\\"a\\": 1}"'), [CALL]),
     "an empty string of arguments": (tags(F % '""'), [("f", "{}", {})]),
     "arguments first": (tags('{"arguments": {"a": 1}, "name": "f"}'), [CALL]),
+    "long arguments first": (
+        tags('{"arguments": {"a": "' + "x" * 500 + '"}, "name": "f"}'),
+        [("f", '{"a": "' + "x" * 500 + '"}', {"a": "x" * 500})],
+    ),
+    "arguments first, and not ASCII": (
+        tags('{"arguments": {"a": "é"}, "name": "f"}'),
+        [("f", '{"a": "é"}', {"a": "é"})],
+    ),
     "more keys": (tags('{"name": "f", "arguments": {"a": 1}, "id": "x"}'), [CALL]),
     "in a fence within the tags": (tags("\n```json\n" + F % '{"a": 1}' + "\n```\n"), [CALL]),
     "an end tag in a string": (
@@ -130,6 +139,10 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         tags('{"name": "", "arguments": {}}'),
         [(None, '{"name": "", "arguments": {}}}', None)],
     ),
+    "a name that is no JSON": (
+        tags('{"name": "a\\x", "arguments": {}}'),
+        [(None, '{"name": "a\\x", "arguments": {}}}', None)],
+    ),
     "a name that is none": (tags('{"name": 1}'), [(None, '{"name": 1}}', None)]),
     "another word for arguments": (
         tags('{"name": "f", "parameters": {"a": 1}}'),
@@ -152,6 +165,7 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         f"`{START}` ends with `{END}`",
         [f"`{START}` ends with `{END}`"],
     ),
+    "a tag as inline code, and a call": (f"`{START}`: {WHOLE}", [f"`{START}`: ", CALL]),
     "a last tag that nothing like JSON follows": (
         f"the tag {START} is",
         [f"the tag {START} is"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
@@ -99,6 +100,12 @@ def test_a_tool_that_json_cannot_describe_is_refused(model: ChatThinnest) -> Non
         bound(model, Odd)
 
 
+def test_openais_newer_form_of_a_tool_is_kept(model: ChatThinnest) -> None:
+    given = {"type": "function", **FUNCTION, "strict": True, "odd": 1}
+    (described,) = bound(model, given)["tools"]
+    assert described == {"type": "function", "function": {**FUNCTION, "strict": True}}
+
+
 @pytest.mark.parametrize("strict", [True, False, None])
 def test_strict(model: ChatThinnest, strict: bool | None) -> None:
     (described,) = bound(model, look_up, strict=strict)["tools"]
@@ -170,6 +177,54 @@ def test_binding_no_tools_asks_for_nothing(model: ChatThinnest) -> None:
 def test_other_arguments_pass(model: ChatThinnest) -> None:
     arguments = bound(model, look_up, session_id="s_1", response_format={"type": "text"})
     assert (arguments["session_id"], arguments["response_format"]) == ("s_1", {"type": "text"})
+
+
+def test_errors_say_what_to_do(model: ChatThinnest) -> None:
+    other = {"name": "look_up", "description": "Another."}
+    for make, says in (
+        (
+            lambda: bound(model, 3),
+            (
+                "Bind a function, a pydantic class, a TypedDict, a LangChain tool, or a dict "
+                "that describes one."
+            ),
+        ),
+        (
+            lambda: bound(model, {"type": "web_search"}),
+            (
+                "A tool of type 'web_search' cannot be bound: only functions can be called "
+                "through thinnest.ai. Give the agent other tools in its settings there."
+            ),
+        ),
+        (
+            lambda: bound(model, look_up, tool_choice=3),
+            "tool_choice=3 makes no sense: pass 'auto', 'any', 'none', or the name of a tool.",
+        ),
+        (
+            lambda: bound(model, look_up, LookUp, tool_choice="x"),
+            "tool_choice names the tool 'x', which is not bound; bound are: look_up, LookUp.",
+        ),
+        (
+            lambda: asked([look_up, other]),
+            (
+                "Two different tools are named 'look_up': the agent could not tell them "
+                "apart. Rename one."
+            ),
+        ),
+        (
+            lambda: asked(response_format=3),
+            "pass a pydantic class, a TypedDict, or a JSON schema with a title.",
+        ),
+    ):
+        with pytest.raises(ThinnestRequestError) as raised:
+            make()
+        assert str(raised.value).endswith(says)
+
+
+def test_what_json_does_not_know_is_written_as_text() -> None:
+    assert '"default": "0.5"' in asked(
+        [{"name": "x", "parameters": {"default": Decimal("0.5")}}]
+    )
 
 
 def test_the_same_tool_twice_is_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from langchain_thinnest import (
     ThinnestProtocolError,
 )
 from langchain_thinnest._turn import End, ServerToolCall, ServerToolResult, Turn
-from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_printed, as_sse
+from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_printed, as_sse, fed
 
 DONE = {"type": "done"}
 CLOSED = ThinnestInterruptedError("closed")
@@ -32,9 +33,11 @@ def text(content: str) -> dict[str, Any]:
     return {"type": "text", "content": content}
 
 
-def take(*events: dict[str, Any], stop: tuple[str, ...] = ()) -> tuple[Turn, list[Any]]:
-    turn = Turn(max_event_bytes=10_000, stop=stop)
-    return turn, list(turn.feed(as_sse(*events)))
+def take(
+    *events: dict[str, Any], stop: tuple[str, ...] = (), **options: Any
+) -> tuple[Turn, list[Any]]:
+    turn = Turn(max_event_bytes=10_000, stop=stop, **options)
+    return turn, list(fed(turn, as_sse(*events)))
 
 
 def pairs(turn: Turn) -> list[tuple[Any, Any]]:
@@ -49,7 +52,7 @@ def pairs(turn: Turn) -> list[tuple[Any, Any]]:
 
 def test_example() -> None:
     turn = Turn(max_event_bytes=10_000)
-    pieces = [*turn.feed(as_printed(*EVENTS)), *turn.feed(CLOSED)]
+    pieces = [*fed(turn, as_printed(*EVENTS)), *fed(turn, CLOSED)]
     tool_call, tool_result = turn.tools
     assert pieces == [
         *(event["content"] for event in EVENTS[:3]),
@@ -245,7 +248,7 @@ def test_ids_differ_from_turn_to_turn() -> None:
 
 def test_an_error_event_ends_the_turn() -> None:
     turn = Turn(max_event_bytes=1000)
-    pieces = turn.feed(as_sse(text("a"), {"type": "error", "message": "no more tokens"}))
+    pieces = fed(turn, as_sse(text("a"), {"type": "error", "message": "no more tokens"}))
     assert next(pieces) == "a"
     with pytest.raises(ThinnestGenerationError, match="no more tokens") as caught:
         next(pieces)
@@ -272,16 +275,16 @@ def test_an_error_event_of_another_shape_is_an_error_all_the_same(
 def test_the_body_ended_early() -> None:
     turn, _ = take(text("a"))
     with pytest.raises(ThinnestInterruptedError) as caught:
-        list(turn.feed(CLOSED))
+        list(fed(turn, CLOSED))
     assert caught.value is CLOSED
     assert turn.text == "a"
 
 
 def test_a_last_line_without_its_end_counts() -> None:
     turn = Turn(max_event_bytes=1000)
-    list(turn.feed(as_printed(text("a"), DONE)))
+    list(fed(turn, as_printed(text("a"), DONE)))
     assert not turn.is_over
-    assert list(turn.feed(CLOSED)) == [End()]
+    assert list(fed(turn, CLOSED)) == [End()]
     assert turn.is_done
 
 
@@ -325,7 +328,7 @@ def test_a_stopped_turn_takes_nothing_more() -> None:
 def test_text_held_back_is_not_lost_when_the_body_is_cut() -> None:
     turn, _ = take(text("a<e"), stop=("<end>",))
     with pytest.raises(ThinnestInterruptedError):
-        list(turn.feed(CLOSED))
+        list(fed(turn, CLOSED))
     assert turn.text == "a<e"
 
 
@@ -347,3 +350,88 @@ def test_stop_gives_the_same_text_however_it_is_cut(parts: list[str], stop: list
         assert turn.text == whole
         assert turn.is_done
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == turn.text
+
+
+# --- local tools ---
+
+
+def calling(*events: dict[str, Any], **options: Any) -> tuple[Turn, list[Any]]:
+    return take(*events, has_local_tools=True, **options)
+
+
+CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+
+
+def test_calls_of_local_tools_have_their_place() -> None:
+    turn, pieces = calling(
+        text(f"a {CALL} b {CALL}"), call("x"), text(CALL), result("x"), text("c"), DONE
+    )
+    assert turn.text == "a  b c"
+    placed = [(c.index, c.offset, c.tools_before, c.args) for c in turn.local_calls]
+    assert placed == [(0, 2, 0, {}), (1, 5, 0, {}), (2, 5, 1, {})]
+    assert len({c.id for c in turn.local_calls}) == 3
+    assert [p if isinstance(p, str) else type(p).__name__ for p in pieces] == [
+        *("a ", "CallPart", " b ", "CallPart"),
+        *("ServerToolCall", "CallPart", "ServerToolResult", "c", "End"),
+    ]
+
+
+def test_without_local_tools_a_call_is_text() -> None:
+    assert take(text(CALL), DONE)[0].text == CALL
+
+
+def test_what_may_begin_a_tag_goes_before_whatever_comes() -> None:
+    for event in (call("x"), result("x"), DONE):
+        turn, pieces = calling(text("a <tool"), event)
+        assert pieces[:2] == ["a ", "<tool"]
+        assert turn.text == "a <tool"
+
+
+def test_a_call_that_the_end_cuts_is_kept() -> None:
+    for end, error in ((DONE, None), ({"type": "error"}, ThinnestGenerationError)):
+        turn = Turn(max_event_bytes=1000, has_local_tools=True)
+        with pytest.raises(error) if error else nullcontext():
+            list(fed(turn, as_sse(text(CALL[:-20]), end)))
+        assert [made.args for made in turn.local_calls] == [None]
+    turn, _ = calling(text(CALL[:-20]))
+    with pytest.raises(ThinnestInterruptedError):
+        list(fed(turn, CLOSED))
+    assert [made.args for made in turn.local_calls] == [None]
+
+
+def test_stop_sequences_reach_across_no_call() -> None:
+    turn, pieces = calling(text(f"aST{CALL}OP"), DONE, stop=("STOP",))
+    assert (turn.text, turn.is_cut) == ("aSTOP", False)
+    assert pieces[0] == "a"
+    assert pieces[1] == "ST"
+    turn, _ = calling(text(f"aSTOP{CALL}"), DONE, stop=("STOP",))
+    assert (turn.text, turn.is_cut, turn.local_calls) == ("a", True, [])
+    turn, _ = calling(text("a<t"), call("x"), DONE, stop=("<t",))
+    assert (turn.text, turn.is_cut, turn.tools) == ("a", True, [])
+
+
+# --- texts that come together ---
+
+
+def test_texts_of_one_read_come_as_one_list() -> None:
+    turn = Turn(max_event_bytes=1000)
+    events = [text("a"), text(""), text("b"), call("x"), text("c")]
+    first, tool, last = turn.feed(as_sse(*events))
+    assert (first, last) == (["a", "", "b"], ["c"])
+    assert isinstance(tool, ServerToolCall)
+    assert (turn.text, tool.offset) == ("abc", 2)
+
+
+def test_many_texts_do_not_wait_for_each_other() -> None:
+    turn = Turn(max_event_bytes=1000)
+    runs = [len(found) for found in turn.feed(as_sse(*[text("a")] * 150))]
+    assert runs == [64, 64, 22]
+
+
+def test_texts_before_an_error_are_heard() -> None:
+    turn = Turn(max_event_bytes=1000)
+    found = turn.feed(as_sse(text("a")) + b"data: {]\n\n")
+    assert next(found) == ["a"]
+    with pytest.raises(ThinnestProtocolError):
+        next(found)
+    assert turn.text == "a"
