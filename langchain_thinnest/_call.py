@@ -20,7 +20,7 @@ from langchain_thinnest._answer import Answer
 from langchain_thinnest._client import Endpoint, aopen_stream, open_stream
 from langchain_thinnest._limits import RetryPolicy
 from langchain_thinnest._tool_runs import AsyncToolRuns, ToolRuns
-from langchain_thinnest._turn import Found
+from langchain_thinnest._turn import Piece
 from langchain_thinnest.errors import ThinnestStreamError
 
 
@@ -41,7 +41,7 @@ class Call:
     answer: Answer
 
 
-def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Found, None, None]:
+def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, None, None]:
     """Send the message and read the answer.
 
     Args:
@@ -49,7 +49,7 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Found, N
         run: The model's run, which is told of retries, and below which the tools run.
 
     Yields:
-        The pieces of the answer as they come, `End` last; texts that came together as a list.
+        The pieces of the answer as they come, `End` last.
 
     Raises:
         ThinnestError: If the answer is not whole; see `errors`.
@@ -62,10 +62,10 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Found, N
             with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
                 call.answer.rate_limit = response.rate_limit
                 for data in response:
-                    for found in turn.feed(data):
-                        if not isinstance(found, (list, str)):
-                            tools.see(found)
-                        yield found
+                    for piece in turn.feed(data):
+                        if type(piece) is not str:
+                            tools.see(piece)
+                        yield piece
                     if turn.is_over:
                         break
                 if turn.is_done:
@@ -77,7 +77,7 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Found, N
 
 async def aread(
     call: Call, run: AsyncCallbackManagerForLLMRun | None
-) -> AsyncGenerator[Found, None]:
+) -> AsyncGenerator[Piece, None]:
     """The async twin of `read`."""
     turn = call.answer.turn
     tools = AsyncToolRuns(turn, run)
@@ -89,10 +89,10 @@ async def aread(
             ) as response:
                 call.answer.rate_limit = response.rate_limit
                 async for data in response:
-                    for found in turn.feed(data):
-                        if not isinstance(found, (list, str)):
-                            await tools.see(found)
-                        yield found
+                    for piece in turn.feed(data):
+                        if type(piece) is not str:
+                            await tools.see(piece)
+                        yield piece
                     if turn.is_over:
                         break
                 if turn.is_done:

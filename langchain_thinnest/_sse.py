@@ -71,22 +71,32 @@ class SSEDecoder:
             ThinnestProtocolError: For a payload that is no JSON object, or is too large.
         """
         for line in self._whole_lines(data):
-            # Most lines are a whole object, or blank: the short way for these, since each call
-            # saved is saved for every event. `_decode` alone would do.
-            if line.startswith(b"data:") and not self._held and len(line) <= self._max:
-                try:
-                    payload = from_json(line[5:])
-                except ValueError:
-                    payload = None
-                if type(payload) is dict:
-                    yield payload
-                    continue
-            elif not line and not self._held:
-                continue
             payload = self._decode(line)
             if payload is not None:
                 yield payload
         self._check_size(self._line_size)
+
+    def only_event(self, data: bytes) -> Payload | None:
+        """Decode bytes that are one whole event and nothing else, as most reads are.
+
+        Returns:
+            The payload; `None` if it is not as simple as that: then `feed` decodes it.
+        """
+        if (
+            data.startswith(b"data:")
+            and data.find(b"\n") + 2 >= len(data) <= self._max
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and not (self._line or self._held or self._after_cr)
+        ):
+            try:
+                payload = from_json(data[5:])
+            except ValueError:
+                return None
+            if type(payload) is dict:
+                self._started = True
+                return payload
+        return None
 
     def flush(self) -> Payload | None:
         """Decode what the body's end leaves: its last line may end without a newline.
@@ -142,8 +152,11 @@ class SSEDecoder:
             return None
         if self._held:
             return self._join(value)
-        payload = _parsed(value)
-        return self._hold(value) if payload is None else payload
+        try:
+            payload = from_json(value)  # as nearly every line can be read
+        except ValueError:
+            payload = _parsed(value)
+        return payload if type(payload) is dict else self._hold(value)
 
     def _hold(self, value: bytes) -> Payload | None:
         stripped = value.strip()

@@ -71,16 +71,6 @@ ServerTool = ServerToolCall | ServerToolResult
 Piece = str | CallPart | ServerTool | End
 """What an event adds to an answer: text, a part of a local call, a server's tool call or
 result, or the end."""
-Found = Piece | list[str]
-"""A piece, or pieces of text that came together: so that nothing is done for each of them
-where nobody listens."""
-# As many texts as are kept for their list to grow: the first of them must not come late.
-_MOST_TEXTS = 64
-
-
-def pieces_of(found: Found) -> Sequence[Piece]:
-    """The pieces that were found, one by one."""
-    return found if isinstance(found, list) else (found,)
 
 
 class Turn:
@@ -142,15 +132,16 @@ class Turn:
         """The calls that have no result yet, oldest first."""
         return self._open
 
-    def feed(self, data: bytes | ThinnestStreamError) -> Iterator[Found]:
+    def feed(self, data: bytes | ThinnestStreamError) -> Iterable[Piece]:
         """Take the next bytes of the body, or the reason why there are no more.
 
         Args:
             data: Bytes, cut anywhere; or the error to raise, since the body ended, unless
                 a last line without a newline makes the answer whole after all.
 
-        Yields:
+        Returns:
             What they add to the answer: one piece for one event, unless a text holds calls.
+            Whatever the turn knows, it knows once the pieces have been iterated over.
 
         Raises:
             ThinnestGenerationError: For an `error` event.
@@ -158,44 +149,27 @@ class Turn:
             ThinnestProtocolError: For bytes that cannot be the contract.
         """
         if isinstance(data, ThinnestStreamError):
-            yield from self._end(data)
-            return
-        payloads = self._decoder.feed(data)
-        if self._is_plain:
-            yield from self._take_plain(payloads)
-            return
-        for payload in payloads:
+            return self._end(data)
+        if self._is_plain and (payload := self._decoder.only_event(data)):
+            # A read of one text, as most are, in a few steps: each counts for every event.
+            text = text_of(payload)
+            return (self._hear(text),) if text is not None else self._take(payload)
+        return self._take_all(data)
+
+    def _take_all(self, data: bytes) -> Iterator[Piece]:
+        for payload in self._decoder.feed(data):
+            text = text_of(payload) if self._is_plain else None
+            if text is not None:
+                yield self._hear(text)
+                continue
             yield from self._take(payload)
             if self.is_over:
                 return
 
-    def _take_plain(self, payloads: Iterator[Payload]) -> Iterator[Found]:
-        """Take payloads, in whose text nothing is to be found."""
-        texts: list[str] = []
-        try:
-            for payload in payloads:
-                text = text_of(payload)
-                if text is not None and len(texts) < _MOST_TEXTS:
-                    texts.append(text)
-                    continue
-                if texts:
-                    yield self._heard(texts)
-                texts = [] if text is None else [text]
-                if text is None:
-                    yield from self._take(payload)
-                    if self.is_over:
-                        return
-        except ThinnestStreamError:
-            if texts:
-                yield self._heard(texts)
-            raise
-        if texts:
-            yield self._heard(texts)
-
-    def _heard(self, texts: list[str]) -> list[str]:
-        self._text += texts
-        self._length += sum(map(len, texts))
-        return texts
+    def _hear(self, text: str) -> str:
+        self._text.append(text)
+        self._length += len(text)
+        return text
 
     def _end(self, reason: ThinnestStreamError) -> Iterator[Piece]:
         payload = self._decoder.flush()
@@ -267,9 +241,7 @@ class Turn:
         if self._stop is not None:
             text, self.is_cut = self._stop.feed(text)
         if text or self._stop is None:  # one piece for one event, but none for a held one
-            self._text.append(text)
-            self._length += len(text)
-            yield text
+            yield self._hear(text)
         if self.is_cut:
             yield End()
 
@@ -288,9 +260,7 @@ class Turn:
     def _release_stop(self) -> Iterator[Piece]:
         held = self._stop.release() if self._stop is not None and not self.is_cut else ""
         if held:
-            self._text.append(held)
-            self._length += len(held)
-            yield held
+            yield self._hear(held)
 
     def _answer(self, event: ToolResultEvent) -> ServerToolResult:
         by_id = (c for c in self._open if event.id and c.server_id == event.id)

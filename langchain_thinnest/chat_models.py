@@ -59,7 +59,7 @@ from langchain_thinnest._messages import (
     tool_call_ids,
 )
 from langchain_thinnest._tool_protocol import Asked
-from langchain_thinnest._turn import End, Found, Turn, pieces_of
+from langchain_thinnest._turn import End, Piece, Turn
 
 if TYPE_CHECKING:
     from langchain_protocol.protocol import MessagesData
@@ -252,7 +252,7 @@ class ChatThinnest(ThinnestBinding):
         )
         if manager.handlers:
             kwargs[_RUN] = AsyncCallbackManagerForLLMRun(**_run_fields(config, manager))
-        inner: list[AsyncGenerator[Found, None]] = []
+        inner: list[AsyncGenerator[Piece, None]] = []
         kwargs[_INNER] = inner
         return _AsyncStream(super().astream(input, config, stop=stop, **kwargs), inner)
 
@@ -333,10 +333,9 @@ class ChatThinnest(ThinnestBinding):
     ) -> Iterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
         to_chunk = call.answer.chunk
-        with closing(read(call, run_manager or kwargs.get(_RUN))) as answer:
-            for found in answer:
-                for piece in pieces_of(found):
-                    yield to_chunk(piece)
+        with closing(read(call, run_manager or kwargs.get(_RUN))) as pieces:
+            for piece in pieces:
+                yield to_chunk(piece)
 
     @override
     async def _astream(
@@ -348,11 +347,10 @@ class ChatThinnest(ThinnestBinding):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
         to_chunk = call.answer.chunk
-        async with aclosing(aread(call, run_manager or kwargs.get(_RUN))) as answer:
-            kwargs.get(_INNER, []).append(answer)
-            async for found in answer:
-                for piece in pieces_of(found):
-                    yield to_chunk(piece)
+        async with aclosing(aread(call, run_manager or kwargs.get(_RUN))) as pieces:
+            kwargs.get(_INNER, []).append(pieces)
+            async for piece in pieces:
+                yield to_chunk(piece)
 
     def _stream_chat_model_events(
         self,
@@ -364,11 +362,10 @@ class ChatThinnest(ThinnestBinding):
     ) -> Iterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
-        with closing(read(call, run_manager)) as answer:
-            for found in answer:
-                for piece in pieces_of(found):
-                    if type(piece) is not End:
-                        yield from events.of(piece)
+        with closing(read(call, run_manager)) as pieces:
+            for piece in pieces:
+                if type(piece) is not End:
+                    yield from events.of(piece)
         # Last of all, since the framework asks for no event after it.
         yield from events.of(End())
 
@@ -382,12 +379,11 @@ class ChatThinnest(ThinnestBinding):
     ) -> AsyncIterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
-        async with aclosing(aread(call, run_manager)) as answer:
-            async for found in answer:
-                for piece in pieces_of(found):
-                    if type(piece) is not End:
-                        for event in events.of(piece):
-                            yield event
+        async with aclosing(aread(call, run_manager)) as pieces:
+            async for piece in pieces:
+                if type(piece) is not End:
+                    for event in events.of(piece):
+                        yield event
         # Last of all, since the framework asks for no event after it.
         for event in events.of(End()):
             yield event
@@ -480,7 +476,7 @@ class _AsyncStream(AsyncIterator[AIMessageChunk]):
     """
 
     def __init__(
-        self, chunks: AsyncIterator[AIMessageChunk], inner: list[AsyncGenerator[Found, None]]
+        self, chunks: AsyncIterator[AIMessageChunk], inner: list[AsyncGenerator[Piece, None]]
     ) -> None:
         self._chunks = chunks
         self._inner = inner

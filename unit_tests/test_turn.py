@@ -15,7 +15,7 @@ from langchain_thinnest import (
     ThinnestProtocolError,
 )
 from langchain_thinnest._turn import End, ServerToolCall, ServerToolResult, Turn
-from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_printed, as_sse, fed
+from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_printed, as_sse, lines
 
 DONE = {"type": "done"}
 CLOSED = ThinnestInterruptedError("closed")
@@ -37,7 +37,7 @@ def take(
     *events: dict[str, Any], stop: tuple[str, ...] = (), **options: Any
 ) -> tuple[Turn, list[Any]]:
     turn = Turn(max_event_bytes=10_000, stop=stop, **options)
-    return turn, list(fed(turn, as_sse(*events)))
+    return turn, list(turn.feed(as_sse(*events)))
 
 
 def pairs(turn: Turn) -> list[tuple[Any, Any]]:
@@ -52,7 +52,7 @@ def pairs(turn: Turn) -> list[tuple[Any, Any]]:
 
 def test_example() -> None:
     turn = Turn(max_event_bytes=10_000)
-    pieces = [*fed(turn, as_printed(*EVENTS)), *fed(turn, CLOSED)]
+    pieces = [*turn.feed(as_printed(*EVENTS)), *turn.feed(CLOSED)]
     tool_call, tool_result = turn.tools
     assert pieces == [
         *(event["content"] for event in EVENTS[:3]),
@@ -248,7 +248,7 @@ def test_ids_differ_from_turn_to_turn() -> None:
 
 def test_an_error_event_ends_the_turn() -> None:
     turn = Turn(max_event_bytes=1000)
-    pieces = fed(turn, as_sse(text("a"), {"type": "error", "message": "no more tokens"}))
+    pieces = turn.feed(as_sse(text("a"), {"type": "error", "message": "no more tokens"}))
     assert next(pieces) == "a"
     with pytest.raises(ThinnestGenerationError, match="no more tokens") as caught:
         next(pieces)
@@ -275,16 +275,16 @@ def test_an_error_event_of_another_shape_is_an_error_all_the_same(
 def test_the_body_ended_early() -> None:
     turn, _ = take(text("a"))
     with pytest.raises(ThinnestInterruptedError) as caught:
-        list(fed(turn, CLOSED))
+        list(turn.feed(CLOSED))
     assert caught.value is CLOSED
     assert turn.text == "a"
 
 
 def test_a_last_line_without_its_end_counts() -> None:
     turn = Turn(max_event_bytes=1000)
-    list(fed(turn, as_printed(text("a"), DONE)))
+    list(turn.feed(as_printed(text("a"), DONE)))
     assert not turn.is_over
-    assert list(fed(turn, CLOSED)) == [End()]
+    assert list(turn.feed(CLOSED)) == [End()]
     assert turn.is_done
 
 
@@ -328,7 +328,7 @@ def test_a_stopped_turn_takes_nothing_more() -> None:
 def test_text_held_back_is_not_lost_when_the_body_is_cut() -> None:
     turn, _ = take(text("a<e"), stop=("<end>",))
     with pytest.raises(ThinnestInterruptedError):
-        list(fed(turn, CLOSED))
+        list(turn.feed(CLOSED))
     assert turn.text == "a<e"
 
 
@@ -391,11 +391,11 @@ def test_a_call_that_the_end_cuts_is_kept() -> None:
     for end, error in ((DONE, None), ({"type": "error"}, ThinnestGenerationError)):
         turn = Turn(max_event_bytes=1000, has_local_tools=True)
         with pytest.raises(error) if error else nullcontext():
-            list(fed(turn, as_sse(text(CALL[:-20]), end)))
+            list(turn.feed(as_sse(text(CALL[:-20]), end)))
         assert [made.args for made in turn.local_calls] == [None]
     turn, _ = calling(text(CALL[:-20]))
     with pytest.raises(ThinnestInterruptedError):
-        list(fed(turn, CLOSED))
+        list(turn.feed(CLOSED))
     assert [made.args for made in turn.local_calls] == [None]
 
 
@@ -410,28 +410,16 @@ def test_stop_sequences_reach_across_no_call() -> None:
     assert (turn.text, turn.is_cut, turn.tools) == ("a", True, [])
 
 
-# --- texts that come together ---
+# --- reads of one event, which go a shorter way ---
 
 
-def test_texts_of_one_read_come_as_one_list() -> None:
-    turn = Turn(max_event_bytes=1000)
-    events = [text("a"), text(""), text("b"), call("x"), text("c")]
-    first, tool, last = turn.feed(as_sse(*events))
-    assert (first, last) == (["a", "", "b"], ["c"])
-    assert isinstance(tool, ServerToolCall)
-    assert (turn.text, tool.offset) == ("abc", 2)
-
-
-def test_many_texts_do_not_wait_for_each_other() -> None:
-    turn = Turn(max_event_bytes=1000)
-    runs = [len(found) for found in turn.feed(as_sse(*[text("a")] * 150))]
-    assert runs == [64, 64, 22]
-
-
-def test_texts_before_an_error_are_heard() -> None:
-    turn = Turn(max_event_bytes=1000)
-    found = turn.feed(as_sse(text("a")) + b"data: {]\n\n")
-    assert next(found) == ["a"]
-    with pytest.raises(ThinnestProtocolError):
-        next(found)
-    assert turn.text == "a"
+def test_a_read_of_one_event_is_taken_like_any_other() -> None:
+    events = [*EVENTS[:-1], text(""), {"type": "token", "data": "x"}, {"type": "other"}, DONE]
+    turn, pieces = take(*events)
+    for end in (b"\n\n", b"\n", b"\r\n\r\n", b"\r", b"\n: ping\n"):
+        one_by_one = Turn(max_event_bytes=10_000)
+        found = [piece for line in lines(*events) for piece in one_by_one.feed(line + end)]
+        assert [type(piece) for piece in found] == [type(piece) for piece in pieces]
+        assert one_by_one.text == turn.text
+        assert [tool.offset for tool in one_by_one.tools] == [OFFSET, OFFSET]
+        assert one_by_one.is_done
