@@ -4,10 +4,11 @@ PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -q
 QUESTION ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test test-lowest lint fuzz mutants break-faults chaos memory clean
+.PHONY: demo test test-lowest lint bench fuzz mutants break-faults chaos memory clean
 
 demo: .venv/demo
 	@.venv/bin/python -m langchain_thinnest $(if $(QUESTION),"$(QUESTION)")
@@ -23,6 +24,10 @@ lint: .venv/test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+# Speed beside raw httpx, the framework and other packages: benchmarks/README.md.
+bench: .venv/bench
+	.venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 # Longer looks at what the tests look at briefly.
 fuzz: .venv/test
@@ -62,6 +67,10 @@ clean:
 	@.venv/bin/python $(PIP) install -e ".[cookbook]" \
 		--group lint --group test --group test-agents
 	@touch $@ .venv/demo
+
+.venv/bench: .venv/bin/python pyproject.toml
+	@.venv/bin/python $(PIP) install -e . --group bench
+	@touch $@
 
 .venv-lowest/test: pyproject.toml Makefile
 	$(PYTHON) -m venv .venv-lowest

@@ -27,6 +27,7 @@ from langchain_thinnest._sse import Payload, SSEDecoder
 from langchain_thinnest._tool_calls import CallPart, CallScanner, LocalCall
 from langchain_thinnest.errors import (
     ThinnestGenerationError,
+    ThinnestProtocolError,
     ThinnestStreamError,
 )
 from langchain_thinnest.events import (
@@ -157,14 +158,19 @@ class Turn:
         return self._take_all(data)
 
     def _take_all(self, data: bytes) -> Iterator[Piece]:
-        for payload in self._decoder.feed(data):
-            text = text_of(payload) if self._is_plain else None
-            if text is not None:
-                yield self._hear(text)
-                continue
-            yield from self._take(payload)
-            if self.is_over:
-                return
+        try:
+            for payload in self._decoder.feed(data):
+                text = text_of(payload) if self._is_plain else None
+                if text is not None:
+                    yield self._hear(text)
+                    continue
+                yield from self._take(payload)
+                if self.is_over:
+                    return
+        except ThinnestProtocolError:
+            yield from self._flush()  # what came counts, whatever follows it
+            if not self.is_over:
+                raise
 
     def _hear(self, text: str) -> str:
         self._text.append(text)

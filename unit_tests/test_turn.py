@@ -399,6 +399,18 @@ def test_a_call_that_the_end_cuts_is_kept() -> None:
     assert [made.args for made in turn.local_calls] == [None]
 
 
+def test_what_was_held_is_not_lost_to_broken_bytes() -> None:
+    for content, text_, calls in (("a <too", "a <too", []), (f"a {CALL[:-20]}", "a ", [None])):
+        turn, _ = calling(text(content))
+        with pytest.raises(ThinnestProtocolError):
+            list(turn.feed(b"data: {]\n\n"))
+        assert (turn.text, [made.args for made in turn.local_calls]) == (text_, calls)
+    turn, _ = take(text("a<e"), stop=("<end>",))
+    with pytest.raises(ThinnestProtocolError):
+        list(turn.feed(b"data: {]\n\n"))
+    assert turn.text == "a<e"
+
+
 def test_stop_sequences_reach_across_no_call() -> None:
     turn, pieces = calling(text(f"aST{CALL}OP"), DONE, stop=("STOP",))
     assert (turn.text, turn.is_cut) == ("aSTOP", False)
