@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolMessage
@@ -87,6 +88,7 @@ class Answer:
         self._block = -1
         self._block_is_text = False
         self._segment_id = segment_id
+        self._has_plain_text = not as_blocks and segment_id is None
         self._segment = 0
         self._was_result = False
 
@@ -109,6 +111,8 @@ class Answer:
 
     def chunk(self, piece: Piece) -> ChatGenerationChunk:
         """One piece of the answer as a chunk; the last one holds no text, but the usage."""
+        if self._has_plain_text and isinstance(piece, str):
+            return _text_chunk(piece)
         if isinstance(piece, End):
             message = self._last_chunk()
         elif isinstance(piece, CallPart):
@@ -193,6 +197,29 @@ class Answer:
         if self.rate_limit:
             metadata["rate_limit"] = self.rate_limit
         return metadata
+
+
+_TEXT = AIMessageChunk(content="", response_metadata={"model_provider": PROVIDER})
+_TEXT_CHUNK = ChatGenerationChunk(message=_TEXT)
+
+
+def _text_chunk(text: str) -> ChatGenerationChunk:
+    """A chunk of text, copied from a finished one.
+
+    There is one for every event, and pydantic's way to make one takes as long as all else that
+    is done for an event: it validates, though there is nothing here that could be wrong.
+    """
+    message, chunk = copy(_TEXT), copy(_TEXT_CHUNK)
+    message.__dict__.update(
+        content=text,
+        additional_kwargs={},
+        response_metadata={"model_provider": PROVIDER},
+        tool_calls=[],
+        invalid_tool_calls=[],
+        tool_call_chunks=[],
+    )
+    chunk.__dict__.update(text=text, message=message)
+    return chunk
 
 
 def tool_message(result: ServerToolResult) -> ToolMessage:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field, create_model
 from typing_extensions import override
 
 from langchain_thinnest._fields import ThinnestFields
 from langchain_thinnest._structured import Method, Schema, typed_answer, with_raw
-from langchain_thinnest._tool_protocol import Tool, as_function, choice_of
+from langchain_thinnest._tool_protocol import as_function, choice_of
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    from langchain_thinnest._tool_protocol import Tool
 
 
 class _Question(BaseModel):
@@ -145,6 +149,8 @@ class ThinnestBinding(ThinnestFields):
             print(expert.invoke({"question": "What is machine learning?"}))
             ```
         """
+        from langchain_core.tools import StructuredTool
+
         name = name or self.get_name()
         if args_schema is None and arg_types:
             fields: dict[str, Any] = {key: (type_, ...) for key, type_ in arg_types.items()}

@@ -62,7 +62,11 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, N
             with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
                 call.answer.rate_limit = response.rate_limit
                 for data in response:
-                    for piece in turn.feed(data):
+                    found = turn.feed(data)
+                    if type(found) is str:
+                        yield found
+                        continue
+                    for piece in found:
                         if type(piece) is not str:
                             tools.see(piece)
                         yield piece
@@ -89,7 +93,11 @@ async def aread(
             ) as response:
                 call.answer.rate_limit = response.rate_limit
                 async for data in response:
-                    for piece in turn.feed(data):
+                    found = turn.feed(data)
+                    if type(found) is str:
+                        yield found
+                        continue
+                    for piece in found:
                         if type(piece) is not str:
                             await tools.see(piece)
                         yield piece

@@ -27,13 +27,12 @@ from collections.abc import (
     Mapping,
 )
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from pydantic import SecretStr
-from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
-from tenacity.stop import stop_after_attempt
 from typing_extensions import Self
 
 from langchain_thinnest._gate import Pass, gate_for
@@ -55,6 +54,9 @@ from langchain_thinnest.errors import (
     ThinnestStreamError,
     ThinnestTimeoutError,
 )
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState  # imported at the first call: it takes a while
 
 DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 _USER_AGENT = f"langchain-thinnest/{version('langchain-thinnest')}"
@@ -121,16 +123,28 @@ class Endpoint:
     def request(self, client: httpx.Client | httpx.AsyncClient, body: bytes) -> httpx.Request:
         """Build the request, without the key."""
         is_own = client is not self.client and client is not self.async_client
-        headers = httpx.Headers({"User-Agent": _USER_AGENT})
-        headers.update(self.headers)
-        headers.update(_HEADERS)
         return client.build_request(
             "POST",
-            f"{self.base_url}/chat/stream",
+            _url(self.base_url),
             content=body,
-            headers=headers,
+            headers=_with_ours(self.headers) if self.headers else _OUR_HEADERS,
             timeout=self.timeout if is_own else httpx.USE_CLIENT_DEFAULT,
         )
+
+
+@lru_cache(maxsize=100)
+def _url(base_url: str) -> httpx.URL:
+    return httpx.URL(f"{base_url}/chat/stream")
+
+
+def _with_ours(given: Mapping[str, str]) -> httpx.Headers:
+    headers = httpx.Headers({"User-Agent": _USER_AGENT})
+    headers.update(given)
+    headers.update(_HEADERS)
+    return headers
+
+
+_OUR_HEADERS = _with_ours({})
 
 
 class _BearerAuth(httpx.Auth):
@@ -161,12 +175,13 @@ class Response:
         self._response = response
         self._process = os.getpid()
         self._has_ended = False
-        # Without a Content-Encoding the raw bytes are the body, and cheaper to come by.
+        # Without a Content-Encoding the stream's bytes are the body, and cheaper to come by.
         is_raw = "content-encoding" not in response.headers
-        if isinstance(response.stream, httpx.SyncByteStream):
-            self._chunks = response.iter_raw() if is_raw else response.iter_bytes()
+        stream = response.stream
+        if isinstance(stream, httpx.SyncByteStream):
+            self._chunks = iter(stream) if is_raw else response.iter_bytes()
         else:
-            self._achunks = response.aiter_raw() if is_raw else response.aiter_bytes()
+            self._achunks = aiter(stream) if is_raw else response.aiter_bytes()
 
     def __iter__(self) -> Iterator[bytes | ThinnestStreamError]:
         return self
@@ -360,6 +375,8 @@ def open_stream(
                 pass_.refused(response.headers, failure.retry_after)
         raise failure
 
+    from tenacity import Retrying
+
     response: Response
     with Retrying(**_retrying(policy), before_sleep=on_retry)(send) as response:
         yield response
@@ -404,6 +421,8 @@ async def aopen_stream(
                 pass_.refused(response.headers, failure.retry_after)
         raise failure
 
+    from tenacity import AsyncRetrying
+
     response: Response = await AsyncRetrying(**_retrying(policy), before_sleep=on_retry)(send)
     try:
         yield response
@@ -412,6 +431,8 @@ async def aopen_stream(
 
 
 def _retrying(policy: RetryPolicy) -> dict[str, Any]:
+    from tenacity import retry_if_exception, stop_after_attempt
+
     return {
         "stop": stop_after_attempt(policy.max_retries + 1),
         "retry": retry_if_exception(policy.should_retry),

@@ -110,7 +110,12 @@ class ThinnestFields(BaseChatModel):
     max_tokens: int | None = None
     """Accepted and without effect: the agent's settings at thinnest.ai have it."""
 
-    model_config = ConfigDict(populate_by_name=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        populate_by_name=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=True,  # nobody makes one of these; `ChatThinnest` says otherwise
+    )
 
     @override
     def __getstate__(self) -> dict[Any, Any]:

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-
-from tenacity import RetryCallState
+from typing import TYPE_CHECKING
 
 from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 _HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
 _RESET = "x-ratelimit-reset"

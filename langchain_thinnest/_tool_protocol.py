@@ -28,9 +28,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import (
     convert_to_json_schema,
     convert_to_openai_tool,
@@ -39,8 +38,10 @@ from langchain_core.utils.function_calling import (
 from langchain_thinnest._tool_calls import END, START
 from langchain_thinnest.errors import ThinnestRequestError
 
-Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
-"""Whatever LangChain takes for a tool."""
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
 _TAG = re.compile(
     r"<(?=\\*/?(?:tools|tool_call|tool_response|response_schema)\b)", re.IGNORECASE
@@ -120,7 +121,7 @@ def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
     """Describe a tool as OpenAI does.
 
     Args:
-        tool: Whatever LangChain takes for a tool.
+        tool: What LangChain takes for one.
         strict: As in `bind_tools`.
 
     Raises:

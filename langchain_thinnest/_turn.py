@@ -74,6 +74,9 @@ Piece = str | CallPart | ServerTool | End
 result, or the end."""
 
 
+_PAGE = 1000
+
+
 class Turn:
     """The answer so far.
 
@@ -113,15 +116,20 @@ class Turn:
         self._stop = _StopFilter(stop) if stop else None
         self._scanner = CallScanner() if has_local_tools else None
         self._is_plain = not stop and not has_local_tools
-        self._text: list[str] = []
-        self._length = 0
+        # Many small strings take many times the memory of their text: they are put together.
+        self._pages: list[str] = []
+        self._texts: list[str] = []
         self._open: list[ServerToolCall] = []
         self._ids = set(taken_ids)
 
     @property
     def text(self) -> str:
         """The whole text so far."""
-        return "".join(self._text)
+        return "".join([*self._pages, *self._texts])
+
+    @property
+    def _length(self) -> int:
+        return sum(map(len, self._pages)) + sum(map(len, self._texts))
 
     @property
     def is_over(self) -> bool:
@@ -133,7 +141,7 @@ class Turn:
         """The calls that have no result yet, oldest first."""
         return self._open
 
-    def feed(self, data: bytes | ThinnestStreamError) -> Iterable[Piece]:
+    def feed(self, data: bytes | ThinnestStreamError) -> str | Iterable[Piece]:
         """Take the next bytes of the body, or the reason why there are no more.
 
         Args:
@@ -142,7 +150,8 @@ class Turn:
 
         Returns:
             What they add to the answer: one piece for one event, unless a text holds calls.
-            Whatever the turn knows, it knows once the pieces have been iterated over.
+            Bytes that are one event of text and no more, as most are, give that text. All
+            else is known to the turn once it has been iterated over.
 
         Raises:
             ThinnestGenerationError: For an `error` event.
@@ -152,9 +161,8 @@ class Turn:
         if isinstance(data, ThinnestStreamError):
             return self._end(data)
         if self._is_plain and (payload := self._decoder.only_event(data)):
-            # A read of one text, as most are, in a few steps: each counts for every event.
             text = text_of(payload)
-            return (self._hear(text),) if text is not None else self._take(payload)
+            return self._take(payload) if text is None else self._hear(text)
         return self._take_all(data)
 
     def _take_all(self, data: bytes) -> Iterator[Piece]:
@@ -173,8 +181,11 @@ class Turn:
                 raise
 
     def _hear(self, text: str) -> str:
-        self._text.append(text)
-        self._length += len(text)
+        texts = self._texts
+        texts.append(text)
+        if len(texts) == _PAGE:
+            self._pages.append("".join(texts))
+            texts.clear()
         return text
 
     def _end(self, reason: ThinnestStreamError) -> Iterator[Piece]:

@@ -36,7 +36,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.utils.uuid import uuid7
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from typing_extensions import Self, override
 
 from langchain_thinnest._answer import PROVIDER, Answer
@@ -106,6 +106,8 @@ class ChatThinnest(ThinnestBinding):
             the key.
         ThinnestError: From every call; `langchain_thinnest.errors` draws the tree.
     """
+
+    model_config = ConfigDict(defer_build=False)
 
     def __init__(self, **kwargs: Any) -> None:
         """Make a model; the fields are the arguments."""

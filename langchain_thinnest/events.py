@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 from langchain_core.messages.ai import UsageMetadata
@@ -114,11 +115,16 @@ class ErrorEvent:
 Event = TextEvent | ToolCallEvent | ToolResultEvent | DoneEvent | ErrorEvent
 
 _TEXT_TYPES = frozenset({"text", "token", "content"})
-_ADAPTERS: dict[str, TypeAdapter[Any]] = {
-    "tool_call": TypeAdapter(ToolCallEvent),
-    "tool_result": TypeAdapter(ToolResultEvent),
-    "done": TypeAdapter(DoneEvent),
+_VALIDATED: dict[str, type] = {
+    "tool_call": ToolCallEvent,
+    "tool_result": ToolResultEvent,
+    "done": DoneEvent,
 }
+
+
+@cache  # made when it is needed: that takes longer than importing this module
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_VALIDATED[kind])
 
 
 def text_of(payload: dict[str, Any]) -> str | None:
@@ -154,14 +160,13 @@ def parse_event(payload: dict[str, Any]) -> Event | None:
         raise _not_the_contract(kind, "content: is not a string")
     if kind == "error":
         return ErrorEvent(_error_message(payload))
-    adapter = _ADAPTERS.get(kind)
-    if adapter is None:
+    if kind not in _VALIDATED:
         logger.debug("Skipped a stream event of the unknown type %.40r", kind)
         return None
     if kind == "tool_call" and "args" not in payload:
         payload = {**payload, "args": None}
     try:
-        event: Event = adapter.validate_python(payload)
+        event: Event = _adapter(kind).validate_python(payload)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

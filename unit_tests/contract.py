@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
+
+from langchain_thinnest import ThinnestStreamError
+from langchain_thinnest._turn import Piece, Turn
 
 EVENTS: list[dict[str, Any]] = [
     {"type": "text", "content": "Machine learning is"},
@@ -37,6 +41,12 @@ def as_printed(*events: dict[str, Any]) -> bytes:
 def as_sse(*events: dict[str, Any]) -> bytes:
     """Events as the WHATWG rule wants them: a blank line after each."""
     return b"".join(line + b"\n\n" for line in lines(*events))
+
+
+def fed(turn: Turn, data: bytes | ThinnestStreamError) -> Iterator[Piece]:
+    """The pieces that a turn finds, one by one."""
+    found = turn.feed(data)
+    return iter([found]) if isinstance(found, str) else iter(found)
 
 
 def without_ids(blocks: list[Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from langchain_thinnest._answer import Answer
 from langchain_thinnest._block_events import BlockEvents
 from langchain_thinnest._server_tools import expand_server_tools
 from langchain_thinnest._turn import Turn
-from unit_tests.contract import without_ids
+from unit_tests.contract import fed, without_ids
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -81,10 +81,10 @@ def outcome(body: bytes, points: list[int], stop: list[str]) -> tuple[Any, ...]:
     try:
         for data in [body[a:b] for a, b in pairwise(edges)]:
             if not turn.is_over:
-                texts += [piece for piece in turn.feed(data) if isinstance(piece, str)]
+                texts += [piece for piece in fed(turn, data) if isinstance(piece, str)]
         if not turn.is_over:
             reason = ThinnestInterruptedError("closed")
-            texts += [piece for piece in turn.feed(reason) if isinstance(piece, str)]
+            texts += [piece for piece in fed(turn, reason) if isinstance(piece, str)]
     except ThinnestStreamError as error:
         failure = type(error).__name__
     assert failure or turn.is_over  # never neither whole nor an error
@@ -121,9 +121,9 @@ def test_v3_events_add_up_to_the_message(events: list[dict[str, Any]]) -> None:
     turn = Turn(max_event_bytes=100_000)
     answer = Answer(turn, agent_id="a", session_id=None, as_blocks=False)
     made = BlockEvents(answer, "m1")
-    pieces = [*turn.feed(body)]
+    pieces = [*fed(turn, body)]
     if not turn.is_over:
-        pieces += turn.feed(b'data: {"type": "done"}\n')
+        pieces += fed(turn, b'data: {"type": "done"}\n')
     v3 = [event for piece in pieces for event in made.of(piece)]
     assert_valid_event_stream(v3)
     stream = ChatModelStream()

@@ -21,7 +21,7 @@ from langchain_core.messages import (
 from langchain_thinnest import expand_server_tools
 from langchain_thinnest._answer import Answer
 from langchain_thinnest._turn import End, Turn
-from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_sse
+from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_sse, fed
 
 
 def answers(*events: dict[str, Any], **fields: Any) -> list[AIMessage]:
@@ -33,7 +33,7 @@ def answers(*events: dict[str, Any], **fields: Any) -> list[AIMessage]:
             answer = Answer(
                 turn, agent_id="ag_1", session_id=fields.get("session_id"), as_blocks=as_blocks
             )
-            pieces = turn.feed(as_sse(*events, {"type": "done", "usage": USAGE}))
+            pieces = fed(turn, as_sse(*events, {"type": "done", "usage": USAGE}))
             chunks = [answer.chunk(piece).message for piece in pieces]
             message = reduce(add, chunks) if as_chunks else answer.message()
             message.id = "m1"
@@ -223,7 +223,7 @@ def test_chunks_of_expanded_messages_have_their_ids() -> None:
     turn = Turn(max_event_bytes=10_000)
     answer = Answer(turn, agent_id="a", session_id=None, as_blocks=False, segment_id="s")
     given_events = [text("a"), call("x"), result("x", "X"), text("b"), {"type": "done"}]
-    pieces = list(turn.feed(as_sse(*given_events)))
+    pieces = list(fed(turn, as_sse(*given_events)))
     assert pieces[-1] == End()
     ids = [answer.chunk(piece).message.id for piece in pieces]
     assert ids == ["s-0", "s-0", "s-0", "s-1", "s-1"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from langchain_core.utils.json import parse_partial_json
 
@@ -211,6 +211,7 @@ def test_no_lenient_reader_mends_an_invalid_call(text: str, expected: list[Any])
 @given(st.lists(st.text('ab<>\n`~ {}"\\/tool_ca', max_size=12)))
 def test_text_without_a_tag_keeps_its_pieces(chunks: list[str]) -> None:
     """But for a `<` that ends a piece, and what follows it of a tag."""
+    assume(START not in "".join(chunks))
     if any(START.startswith(chunk[at:]) for chunk in chunks for at in range(len(chunk))):
         assert "".join(map(str, scan(chunks))) == "".join(chunks)
     else:

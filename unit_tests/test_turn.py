@@ -15,7 +15,7 @@ from langchain_thinnest import (
     ThinnestProtocolError,
 )
 from langchain_thinnest._turn import End, ServerToolCall, ServerToolResult, Turn
-from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_printed, as_sse, lines
+from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_printed, as_sse, fed, lines
 
 DONE = {"type": "done"}
 CLOSED = ThinnestInterruptedError("closed")
@@ -37,7 +37,7 @@ def take(
     *events: dict[str, Any], stop: tuple[str, ...] = (), **options: Any
 ) -> tuple[Turn, list[Any]]:
     turn = Turn(max_event_bytes=10_000, stop=stop, **options)
-    return turn, list(turn.feed(as_sse(*events)))
+    return turn, list(fed(turn, as_sse(*events)))
 
 
 def pairs(turn: Turn) -> list[tuple[Any, Any]]:
@@ -52,7 +52,7 @@ def pairs(turn: Turn) -> list[tuple[Any, Any]]:
 
 def test_example() -> None:
     turn = Turn(max_event_bytes=10_000)
-    pieces = [*turn.feed(as_printed(*EVENTS)), *turn.feed(CLOSED)]
+    pieces = [*fed(turn, as_printed(*EVENTS)), *fed(turn, CLOSED)]
     tool_call, tool_result = turn.tools
     assert pieces == [
         *(event["content"] for event in EVENTS[:3]),
@@ -248,7 +248,7 @@ def test_ids_differ_from_turn_to_turn() -> None:
 
 def test_an_error_event_ends_the_turn() -> None:
     turn = Turn(max_event_bytes=1000)
-    pieces = turn.feed(as_sse(text("a"), {"type": "error", "message": "no more tokens"}))
+    pieces = fed(turn, as_sse(text("a"), {"type": "error", "message": "no more tokens"}))
     assert next(pieces) == "a"
     with pytest.raises(ThinnestGenerationError, match="no more tokens") as caught:
         next(pieces)
@@ -275,16 +275,16 @@ def test_an_error_event_of_another_shape_is_an_error_all_the_same(
 def test_the_body_ended_early() -> None:
     turn, _ = take(text("a"))
     with pytest.raises(ThinnestInterruptedError) as caught:
-        list(turn.feed(CLOSED))
+        list(fed(turn, CLOSED))
     assert caught.value is CLOSED
     assert turn.text == "a"
 
 
 def test_a_last_line_without_its_end_counts() -> None:
     turn = Turn(max_event_bytes=1000)
-    list(turn.feed(as_printed(text("a"), DONE)))
+    list(fed(turn, as_printed(text("a"), DONE)))
     assert not turn.is_over
-    assert list(turn.feed(CLOSED)) == [End()]
+    assert list(fed(turn, CLOSED)) == [End()]
     assert turn.is_done
 
 
@@ -328,7 +328,7 @@ def test_a_stopped_turn_takes_nothing_more() -> None:
 def test_text_held_back_is_not_lost_when_the_body_is_cut() -> None:
     turn, _ = take(text("a<e"), stop=("<end>",))
     with pytest.raises(ThinnestInterruptedError):
-        list(turn.feed(CLOSED))
+        list(fed(turn, CLOSED))
     assert turn.text == "a<e"
 
 
@@ -391,11 +391,11 @@ def test_a_call_that_the_end_cuts_is_kept() -> None:
     for end, error in ((DONE, None), ({"type": "error"}, ThinnestGenerationError)):
         turn = Turn(max_event_bytes=1000, has_local_tools=True)
         with pytest.raises(error) if error else nullcontext():
-            list(turn.feed(as_sse(text(CALL[:-20]), end)))
+            list(fed(turn, as_sse(text(CALL[:-20]), end)))
         assert [made.args for made in turn.local_calls] == [None]
     turn, _ = calling(text(CALL[:-20]))
     with pytest.raises(ThinnestInterruptedError):
-        list(turn.feed(CLOSED))
+        list(fed(turn, CLOSED))
     assert [made.args for made in turn.local_calls] == [None]
 
 
@@ -403,11 +403,11 @@ def test_what_was_held_is_not_lost_to_broken_bytes() -> None:
     for content, text_, calls in (("a <too", "a <too", []), (f"a {CALL[:-20]}", "a ", [None])):
         turn, _ = calling(text(content))
         with pytest.raises(ThinnestProtocolError):
-            list(turn.feed(b"data: {]\n\n"))
+            list(fed(turn, b"data: {]\n\n"))
         assert (turn.text, [made.args for made in turn.local_calls]) == (text_, calls)
     turn, _ = take(text("a<e"), stop=("<end>",))
     with pytest.raises(ThinnestProtocolError):
-        list(turn.feed(b"data: {]\n\n"))
+        list(fed(turn, b"data: {]\n\n"))
     assert turn.text == "a<e"
 
 
@@ -430,7 +430,7 @@ def test_a_read_of_one_event_is_taken_like_any_other() -> None:
     turn, pieces = take(*events)
     for end in (b"\n\n", b"\n", b"\r\n\r\n", b"\r", b"\n: ping\n"):
         one_by_one = Turn(max_event_bytes=10_000)
-        found = [piece for line in lines(*events) for piece in one_by_one.feed(line + end)]
+        found = [piece for line in lines(*events) for piece in fed(one_by_one, line + end)]
         assert [type(piece) for piece in found] == [type(piece) for piece in pieces]
         assert one_by_one.text == turn.text
         assert [tool.offset for tool in one_by_one.tools] == [OFFSET, OFFSET]
