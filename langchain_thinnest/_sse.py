@@ -82,15 +82,16 @@ class SSEDecoder:
         Returns:
             The payload; `None` if it is not as simple as that: then `feed` decodes it.
         """
+        lines = data.splitlines()
         if (
-            data.startswith(b"data:")
-            and data.find(b"\n") + 2 >= len(data) <= self._max
+            (len(lines) == 1 or (len(lines) == 2 and not lines[1]))
             and data.endswith(b"\n")
-            and b"\r" not in data
+            and len(data) <= self._max
             and not (self._line or self._held or self._after_cr)
+            and lines[0].startswith(b"data:")
         ):
             try:
-                payload = from_json(data[5:])
+                payload = from_json(lines[0][5:])
             except ValueError:
                 return None
             if type(payload) is dict:

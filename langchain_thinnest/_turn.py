@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 from uuid import uuid4
 
@@ -74,9 +75,6 @@ Piece = str | CallPart | ServerTool | End
 result, or the end."""
 
 
-_PAGE = 1000
-
-
 class Turn:
     """The answer so far.
 
@@ -116,20 +114,19 @@ class Turn:
         self._stop = _StopFilter(stop) if stop else None
         self._scanner = CallScanner() if has_local_tools else None
         self._is_plain = not stop and not has_local_tools
-        # Many small strings take many times the memory of their text: they are put together.
-        self._pages: list[str] = []
-        self._texts: list[str] = []
+        # Many small strings would take many times the memory of their text.
+        self._text = StringIO()
         self._open: list[ServerToolCall] = []
         self._ids = set(taken_ids)
 
     @property
     def text(self) -> str:
         """The whole text so far."""
-        return "".join([*self._pages, *self._texts])
+        return self._text.getvalue()
 
     @property
     def _length(self) -> int:
-        return sum(map(len, self._pages)) + sum(map(len, self._texts))
+        return self._text.tell()
 
     @property
     def is_over(self) -> bool:
@@ -162,7 +159,10 @@ class Turn:
             return self._end(data)
         if self._is_plain and (payload := self._decoder.only_event(data)):
             text = text_of(payload)
-            return self._take(payload) if text is None else self._hear(text)
+            if text is None:
+                return self._take(payload)
+            self._text.write(text)
+            return text
         return self._take_all(data)
 
     def _take_all(self, data: bytes) -> Iterator[Piece]:
@@ -181,11 +181,7 @@ class Turn:
                 raise
 
     def _hear(self, text: str) -> str:
-        texts = self._texts
-        texts.append(text)
-        if len(texts) == _PAGE:
-            self._pages.append("".join(texts))
-            texts.clear()
+        self._text.write(text)
         return text
 
     def _end(self, reason: ThinnestStreamError) -> Iterator[Piece]:
