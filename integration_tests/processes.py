@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import threading
+import types
 import warnings
 from typing import Any
 
@@ -40,7 +41,7 @@ def ask_pickled(model: bytes, text: str) -> tuple[int, str, str]:
 
 
 def makes_calls_and_exits(base_url: str) -> None:
-    """Calls of all kinds, some of them left alone; one is still half-read at the exit."""
+    """Calls of all kinds, some of them left alone; some are still half-read at the exit."""
     model = model_of(base_url)
     assert ask(model, "hi") == TEXT
     assert model.stream_events("hi", version="v3").output.text == TEXT
@@ -63,12 +64,16 @@ def makes_calls_and_exits(base_url: str) -> None:
 
     asyncio.run(run())
     asyncio.run(run())
-    global half_read  # noqa: PLW0603
-    half_read = model.stream("hi")
-    next(half_read)
+    streams = [model.stream("hi") for _ in range(3)]
+    for stream in streams:
+        next(stream)
+    half_read.append(streams.pop())  # goes before the modules do
+    types.__dict__["half_read"] = streams.pop()  # goes after most of them
+    for _ in streams.pop():
+        break
 
 
-half_read: Any = None
+half_read: list[Any] = []
 
 
 def forks(base_url: str) -> None:
@@ -93,6 +98,20 @@ def forks(base_url: str) -> None:
     assert ask(model, "the parent again") == TEXT
     pieces += half
     assert "".join(piece.text for piece in pieces) == TEXT
+
+
+def forks_while_streams_are_watched(base_url: str) -> None:
+    """The child gives up on a body that does not end, without the parent's thread."""
+    model = model_of(base_url)
+    assert ask(model, "a body that ends") == TEXT
+    child = os.fork()
+    if not child:
+        try:
+            assert ask(model, "a body that does not") == TEXT
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def collects_streams_anywhere(base_url: str) -> None:

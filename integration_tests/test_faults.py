@@ -244,3 +244,12 @@ def test_the_next_call_does_not_suffer(
 def test_the_page_is_up_to_date() -> None:
     page = Path(__file__).parents[1] / "docs" / "faults.md"
     assert page.read_text(encoding="utf-8") == markdown()
+
+
+def test_the_breaks_fit_the_code() -> None:
+    """`break_faults.py` changes lines, which must be there; running it takes long."""
+    from integration_tests.break_faults import BREAKS, PACKAGE  # which imports this file
+
+    for broken in BREAKS:
+        source = (PACKAGE / broken.file).read_text(encoding="utf-8")
+        assert source.count(broken.old) == 1, (broken.what, broken.old)

@@ -115,6 +115,14 @@ def test_parent_and_child_of_a_fork_both_work(wire: WireServer) -> None:
     assert wire.connections == 4
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_gives_up_on_a_body_that_does_not_end(wire: WireServer) -> None:
+    wire.answer(WHOLE, [*WHOLE[:-1], Wait(20.0)])
+    begin = time.monotonic()
+    ends_well(in_a_process("forks_while_streams_are_watched", wire.base_url))
+    assert time.monotonic() - begin < 15
+
+
 @pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
 def test_a_pickled_model_works_in_another_process(make: Make, dumps: Any) -> None:
     model = make("ag_echo", default_headers={"X-Team": "blue"}, timeout=httpx.Timeout(5.0))
@@ -273,6 +281,31 @@ async def test_twenty_calls_in_a_loop_take_one_connection(
         _ = [piece async for piece in model.astream("hi")]
         assert (await (await model.astream_events("hi", version="v3")).output).text == TEXT
     assert wire.connections == 1
+
+
+def test_one_thread_gives_up_on_all_bodies_that_do_not_end(
+    wired: Make, wire: WireServer
+) -> None:
+    closed = threading.Event()
+    wire.answer([*WHOLE[:-1], Watch(closed)])
+    model = wired()
+    name = "langchain-thinnest-watchdog"
+
+    def watchdogs() -> int:
+        return sum(thread.name == name for thread in threading.enumerate())
+
+    with ThreadPoolExecutor(30) as pool:
+        answers = [pool.submit(model.invoke, "hi") for _ in range(30)]
+        assert until(lambda: len(wire.requests) == 30)
+        assert until(lambda: watchdogs() == 1)
+        most = 1
+        while not all(answer.done() for answer in answers):
+            most = max(most, watchdogs())
+            time.sleep(0.01)
+    assert [answer.result().text for answer in answers] == [TEXT] * 30
+    assert most == 1
+    assert until(lambda: wire.open_connections == 0)
+    assert until(lambda: watchdogs() == 0)
 
 
 def test_refusals_do_not_cost_the_connection(wired: Make, wire: WireServer) -> None:

@@ -137,6 +137,11 @@ class WireServer:
         """Where it listens."""
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self._socket.getsockname()[1]}"
 
+    @property
+    def open_connections(self) -> int:
+        """How many of them are still open, as far as the server has noticed."""
+        return len(self._open)
+
     def answer(self, *scripts: list[Step]) -> None:
         """Set what the next requests are answered with."""
         self.scripts = deque(scripts)

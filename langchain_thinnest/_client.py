@@ -9,15 +9,9 @@ This module knows nothing of what the bytes mean, and nothing of LangChain.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import os
-import socket
 import ssl
-import threading
-import time
-from collections import deque
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -33,25 +27,23 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from pydantic import SecretStr
-from typing_extensions import Self
 
-from langchain_thinnest._gate import Pass, gate_for
-from langchain_thinnest._limits import RetryPolicy, asked_wait, rate_limit
-from langchain_thinnest._pools import ASYNC_CLIENTS, CLIENTS
+from langchain_thinnest._gate import gate_for
+from langchain_thinnest._limits import RetryPolicy, asked_wait
+from langchain_thinnest._pools import ASYNC_CLIENTS, CLIENTS, Loan
+from langchain_thinnest._response import FAILURES, Response, close_abandoned
 from langchain_thinnest._sse import read_json
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestBalanceError,
     ThinnestConnectionError,
     ThinnestError,
-    ThinnestInterruptedError,
     ThinnestNotFoundError,
     ThinnestPermissionError,
     ThinnestProtocolError,
     ThinnestRateLimitError,
     ThinnestRequestError,
     ThinnestServerError,
-    ThinnestStreamError,
     ThinnestTimeoutError,
 )
 
@@ -65,10 +57,7 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # a compressor gathers events before it lets one go
     "Content-Type": "application/json",
 }
-_ERROR_BODY_BYTES = 64 * 1024
 _DETAIL_CHARS = 500
-_EXCERPT_SECONDS = 1.0
-_DRAIN_SECONDS = 0.5
 _BY_STATUS: dict[int, tuple[type[ThinnestError], str]] = {
     401: (
         ThinnestAuthenticationError,
@@ -79,8 +68,6 @@ _BY_STATUS: dict[int, tuple[type[ThinnestError], str]] = {
     404: (ThinnestNotFoundError, "There is no such agent"),
     429: (ThinnestRateLimitError, "The rate limit is exceeded"),
 }
-# httpx lets an async client's TLS errors through as they are.
-_FAILURES = (httpx.HTTPError, ssl.SSLError)
 # Failures before a connection was made: the server surely did not take the message.
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -158,169 +145,6 @@ class _BearerAuth(httpx.Auth):
         yield request
 
 
-class Response:
-    """An opened stream: status 200, and an event stream.
-
-    Iterate over it for the bytes of its body, and, last of all, the reason why there are no
-    more: an error, for the case that the answer is not whole by then.
-
-    Attributes:
-        rate_limit: What the headers say of the rate limit.
-    """
-
-    def __init__(self, response: httpx.Response, pass_: Pass) -> None:
-        """Wrap httpx's response, whose body has not been read, and which holds a pass."""
-        self._pass = pass_
-        self.rate_limit = rate_limit(response.headers)
-        self._response = response
-        self._process = os.getpid()
-        self._has_ended = False
-        # Without a Content-Encoding the stream's bytes are the body, and cheaper to come by.
-        is_raw = "content-encoding" not in response.headers
-        stream = response.stream
-        if isinstance(stream, httpx.SyncByteStream):
-            self._chunks = iter(stream) if is_raw else response.iter_bytes()
-        else:
-            self._achunks = aiter(stream) if is_raw else response.aiter_bytes()
-
-    def __iter__(self) -> Iterator[bytes | ThinnestStreamError]:
-        return self
-
-    def __next__(self) -> bytes | ThinnestStreamError:
-        try:
-            return next(self._chunks)
-        except StopIteration:
-            if self._has_ended:
-                raise
-            reason = _closed_early()
-        except _FAILURES as error:
-            reason = _body_failure(error)
-        self._has_ended = True
-        return reason
-
-    def __aiter__(self) -> AsyncIterator[bytes | ThinnestStreamError]:
-        return self
-
-    async def __anext__(self) -> bytes | ThinnestStreamError:
-        try:
-            return await self._achunks.__anext__()
-        except StopAsyncIteration:
-            if self._has_ended:
-                raise
-            reason = _closed_early()
-        except _FAILURES as error:
-            reason = _body_failure(error)
-        self._has_ended = True
-        return reason
-
-    def excerpt(self) -> bytes:
-        """Read what there is of a refusal's body, up to a limit, and close it."""
-        excerpt = b""
-        give_up = time.monotonic() + _EXCERPT_SECONDS
-        try:
-            for data in self:
-                excerpt += data if isinstance(data, bytes) else b""
-                if len(excerpt) >= _ERROR_BODY_BYTES or time.monotonic() > give_up:
-                    break
-        finally:
-            self.close()
-        return excerpt
-
-    async def aexcerpt(self) -> bytes:
-        """The async twin of `excerpt`."""
-        excerpt = b""
-        give_up = time.monotonic() + _EXCERPT_SECONDS
-        try:
-            async for data in self:
-                excerpt += data if isinstance(data, bytes) else b""
-                if len(excerpt) >= _ERROR_BODY_BYTES or time.monotonic() > give_up:
-                    break
-        finally:
-            await self.aclose()
-        return excerpt
-
-    def drain(self) -> None:
-        """Read on to the body's end, so that the connection can be used again.
-
-        A server that does not end the body is given up on: a read that is under way then
-        can only be ended by shutting its socket, and only from outside.
-        """
-        network = self._response.extensions.get("network_stream")
-        give_up = time.monotonic() + _DRAIN_SECONDS
-        timer: threading.Timer | None = None
-        while not self._has_ended and time.monotonic() < give_up:
-            if not timer and network and not network.get_extra_info("is_readable"):
-                timer = threading.Timer(_DRAIN_SECONDS, self._give_up)
-                timer.daemon = True
-                timer.start()
-            next(self)
-        if timer:
-            timer.cancel()
-
-    def _give_up(self) -> None:
-        if not self._has_ended:
-            _shut(self._response)
-
-    async def adrain(self) -> None:
-        """The async twin of `drain`; it gives up on a server that does not end the body."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._to_end(), _DRAIN_SECONDS)
-
-    async def _to_end(self) -> None:
-        async for _ in self:
-            pass
-
-    def __enter__(self) -> Self:
-        _reading.add(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        _reading.discard(self)
-        if kind is GeneratorExit:
-            self.abandon()
-        else:
-            self.close()
-
-    def close(self) -> None:
-        """Close the body; the connection too, unless the body was read to its end."""
-        if self._process != os.getpid():
-            _parents.append(self)
-            return
-        self._pass.leave()
-        self._response.close()
-
-    def abandon(self) -> None:
-        """Close the connection at once, and leave telling the pool of it for later.
-
-        A generator that nobody reads on is closed by the garbage collector, which may run
-        anywhere: also in a thread that holds the pool's lock, which would wait for itself.
-        """
-        if self._process == os.getpid():
-            self._pass.leave()
-            _shut(self._response)
-        _abandoned.append(self)
-
-    async def aclose(self) -> None:
-        """Close the body; the connection too, unless the body was read to its end."""
-        self._pass.leave()
-        await self._response.aclose()
-
-
-def _shut(response: httpx.Response) -> None:
-    network = response.extensions.get("network_stream")
-    connection = network.get_extra_info("socket") if network is not None else None
-    if connection is not None:
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-
-
-# Streams that are being read in threads: out of the garbage collector's reach, since httpx's
-# generators tell the pool when they are collected, in whatever order, whatever is locked.
-_reading: set[Response] = set()
-_abandoned: deque[Response] = deque()
-_parents: list[Response] = []  # after a fork; neither their sockets nor their locks are ours
-
-
 @contextlib.contextmanager
 def open_stream(
     endpoint: Endpoint,
@@ -347,25 +171,26 @@ def open_stream(
 
     def send() -> Response:
         nonlocal was_refused
-        while _abandoned:
-            _abandoned.popleft().close()
-        client = endpoint.client or CLIENTS.get(endpoint.base_url)
+        close_abandoned()
         pass_ = gate.enter(again=was_refused, max_wait=policy.max_window_wait)
+        loan: Loan[httpx.Client] | None = None
         try:
-            response = client.send(
-                endpoint.request(client, body),
+            loan = CLIENTS.lend(endpoint.base_url, endpoint.client)
+            response = loan.client.send(
+                endpoint.request(loan.client, body),
                 auth=endpoint.auth,
                 stream=True,
                 follow_redirects=False,
             )
-        except _FAILURES as error:
+        except BaseException as error:
             pass_.leave()
+            if loan:
+                loan.end()
+            if not isinstance(error, FAILURES):
+                raise
             failure = _open_failure(error, endpoint)
-        except BaseException:
-            pass_.leave()
-            raise
         else:
-            opened = Response(response, pass_)
+            opened = Response(response, pass_, loan)
             if _is_event_stream(response):
                 pass_.answered(response.headers)
                 return opened
@@ -395,23 +220,25 @@ async def aopen_stream(
 
     async def send() -> Response:
         nonlocal was_refused
-        client = endpoint.async_client or await ASYNC_CLIENTS.get(endpoint.base_url)
         pass_ = await gate.aenter(again=was_refused, max_wait=policy.max_window_wait)
+        loan: Loan[httpx.AsyncClient] | None = None
         try:
-            response = await client.send(
-                endpoint.request(client, body),
+            loan = await ASYNC_CLIENTS.lend(endpoint.base_url, endpoint.async_client)
+            response = await loan.client.send(
+                endpoint.request(loan.client, body),
                 auth=endpoint.auth,
                 stream=True,
                 follow_redirects=False,
             )
-        except _FAILURES as error:
+        except BaseException as error:
             pass_.leave()
+            if loan:
+                await loan.aend()
+            if not isinstance(error, FAILURES):
+                raise
             failure = _open_failure(error, endpoint)
-        except BaseException:
-            pass_.leave()
-            raise
         else:
-            opened = Response(response, pass_)
+            opened = Response(response, pass_, loan)
             if _is_event_stream(response):
                 pass_.answered(response.headers)
                 return opened
@@ -486,25 +313,6 @@ def _is_tls_failure(error: BaseException | None) -> bool:
             return not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
         error = error.__cause__ or error.__context__
     return False
-
-
-def _closed_early() -> ThinnestStreamError:
-    return ThinnestInterruptedError(
-        "The server closed the stream before its `done` event, so the answer is not whole. "
-        "What came is in `partial`; the agent may have acted all the same."
-    )
-
-
-def _body_failure(error: Exception) -> ThinnestStreamError:
-    because = str(error) or type(error).__name__
-    if isinstance(error, httpx.DecodingError):
-        return ThinnestProtocolError(f"The stream's compression is broken: {because}")
-    if isinstance(error, httpx.TimeoutException):
-        because = "nothing came for as long as the field `timeout` allows (read)"
-    return ThinnestInterruptedError(
-        f"The stream was cut before its `done` event: {because}. What came is in `partial`; "
-        "the agent may have acted all the same."
-    )
 
 
 def _refusal(response: httpx.Response, body: bytes, endpoint: Endpoint) -> ThinnestError:
