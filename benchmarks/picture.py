@@ -42,19 +42,15 @@ _COLORS = {
 def draw(runs: Sequence[Run], file: Path) -> None:
     """Draw all panels into a PNG."""
     plt.rcParams.update({"font.size": 8, "axes.titlesize": 9, "axes.titleweight": "bold"})
-    grid, axes = plt.subplots(3, 5, figsize=(18, 9.5), layout="constrained")
+    grid, axes = plt.subplots(4, 4, figsize=(15, 12.5), layout="constrained")
     panels = iter(axes.flat)
     readers = (RAW, VENDOR, SSE, FLOOR, OURS, MISTRAL, OPENAI)
     some = (RAW, *MODELS)
     for way in WAYS:
         names = readers if "stream" in way else tuple(n for n in readers if n != FLOOR)
         bars(next(panels), f"{way}: µs per event", _values(runs, way, names))
-    for measure, count in zip(CONCURRENCY[1:], (50, 500), strict=True):
-        bars(
-            next(panels),
-            f"{count} streams at once: µs per event",
-            _values(runs, measure, some),
-        )
+    for measure in CONCURRENCY[1:]:
+        bars(next(panels), f"{measure}: µs per event", _values(runs, measure, some))
     for way in ("stream", "astream", "invoke"):
         lines(next(panels), f"µs per event, by length: {way}", runs, way)
     first = _values(runs, "first token", some)
