@@ -134,3 +134,13 @@ def test_a_client_that_cannot_be_made_holds_no_place_in_the_line(
 
     with ThreadPoolExecutor(12) as pool:
         assert all("gopher" in said for said in pool.map(ask, range(24), timeout=10))
+
+
+async def test_nor_does_one_that_cannot_be_made_in_a_loop(
+    wired: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://127.0.0.1:1")
+    model = wired(base_url="https://thinnest.invalid")
+    asked = (model.ainvoke("hi") for _ in range(24))
+    said = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
+    assert all("gopher" in str(error) for error in said)

@@ -87,7 +87,7 @@ class SSEDecoder:
             (len(lines) == 1 or (len(lines) == 2 and not lines[1]))
             and data.endswith(b"\n")
             and len(data) <= self._max
-            and not (self._line or self._held or self._after_cr)
+            and not (self._line or self._held)
             and lines[0].startswith(b"data:")
         ):
             try:

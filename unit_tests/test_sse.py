@@ -16,10 +16,33 @@ from langchain_thinnest import ThinnestProtocolError
 from langchain_thinnest._sse import SSEDecoder
 from unit_tests.contract import EVENTS, as_printed, as_sse, lines
 
+A, B = {"a": 1}, {"b": 2}
+
 
 def decode(pieces: Iterable[bytes], max_event_bytes: int = 1 << 20) -> list[dict[str, Any]]:
+    """Decode both ways, which must agree: with `only_event` tried on every read, or never."""
+    pieces = list(pieces)
+    quick = _decode(pieces, max_event_bytes, try_only=True)
+    slow = _decode(pieces, max_event_bytes, try_only=False)
+    if isinstance(quick, ThinnestProtocolError) and isinstance(slow, ThinnestProtocolError):
+        assert str(quick) == str(slow)
+        raise quick
+    assert quick == slow
+    return slow
+
+
+def _decode(pieces: list[bytes], max_event_bytes: int, *, try_only: bool) -> Any:
     decoder = SSEDecoder(max_event_bytes)
-    payloads = [payload for piece in pieces for payload in decoder.feed(piece)]
+    payloads: list[dict[str, Any]] = []
+    try:
+        for piece in pieces:
+            only = decoder.only_event(piece) if try_only else None
+            if only is None:
+                payloads += decoder.feed(piece)
+            else:
+                payloads.append(only)
+    except ThinnestProtocolError as error:
+        return error
     last = decoder.flush()
     return payloads if last is None else [*payloads, last]
 
@@ -120,6 +143,33 @@ def test_data_lines_are_joined_until_they_are_whole() -> None:
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(ThinnestProtocolError, match="not a JSON object"):
         decode([body])
+
+
+@pytest.mark.parametrize(
+    ("body", "payloads"),
+    [
+        (b': xdata: {"a": 1}\n', []),
+        (b'xxxxx{"a": 1}\n\n', []),
+        (b'data: {"a": 1}\n\xef\xbb\xbfdata: {"b": 2}\n', [A]),
+        (b'data: {"a":\ndata: {"b": 1}\ndata: }\n', [{"a": {"b": 1}}]),
+        (b'data: {"a": 1}\rdata: {"b": 2}\n\ndata: {"c":\ndata: 3}\n', [A, B, {"c": 3}]),
+    ],
+)
+def test_what_is_an_event_does_not_depend_on_the_cut(
+    body: bytes, payloads: list[dict[str, Any]]
+) -> None:
+    for at in range(len(body) + 1):
+        for then in range(at, len(body) + 1):
+            assert decode([body[:at], body[at:then], body[then:]]) == payloads
+
+
+@pytest.mark.parametrize(
+    "body", [b'data: {"a": 1} x\n\n', b'data: {"a":\r"b"}\n\n', b"data: 4\n\n"]
+)
+def test_what_is_no_event_does_not_depend_on_the_cut(body: bytes) -> None:
+    for at in range(len(body) + 1):
+        with pytest.raises(ThinnestProtocolError, match="not a JSON object"):
+            decode([body[:at], body[at:]])
 
 
 @pytest.mark.parametrize("rest", [b'data: {"type": "te', b"data: 4", b"da", b'data: {"a":\n'])
