@@ -28,9 +28,12 @@ FRAMEWORK = str(Path(langchain_core.__file__).parent)
 
 
 def answer(events: int, size: int = 5) -> list[Any]:
-    """An answer of so many texts, each in a chunk of the body of its own."""
-    texts = [as_sse({"type": "text", "content": "x" * size})] * events
-    return stream(*texts, as_sse({"type": "done"}))
+    """An answer of so many texts, no two alike, each in a chunk of the body of its own."""
+    texts = (f"{number:0{size}}" for number in range(events))
+    return stream(
+        *(as_sse({"type": "text", "content": text}) for text in texts),
+        as_sse({"type": "done"}),
+    )
 
 
 def invoke(model: Any, **config: Any) -> None:
@@ -128,6 +131,20 @@ def test_nobody_is_told_of_chunks_if_nobody_listens(counted: Any) -> None:
     callbacks = str(Path(FRAMEWORK, "callbacks"))
     few, many = (total(counted(read_stream, events), callbacks) for events in (100, 1000))
     assert many - few <= 900  # the framework's own look, once for each
+
+
+def test_long_parts_of_a_call_are_not_read_one_by_one(wired: Make, wire: WireServer) -> None:
+    """The framework reads the arguments of each chunk as JSON: slow for a long one."""
+    model = wired().bind_tools([{"name": "keep", "parameters": {"type": "object"}}])
+
+    def reads(parts: int) -> int:
+        text = ['<tool_call>{"name": "keep", "arguments": {"it": "', *["x" * 2500] * parts]
+        events = [{"type": "text", "content": it} for it in (*text, '"}}</tool_call>')]
+        wire.answer(stream(*map(as_sse, events), as_sse({"type": "done"})))
+        counted = calls(lambda: read_stream(model))
+        return total(counted, FRAMEWORK, "parse_partial_json")
+
+    assert reads(1) == reads(20)
 
 
 MEMORY = """

@@ -164,7 +164,7 @@ class Answer:
             response_metadata=self._metadata,
             tool_call_chunks=[chunk] if len(part.text) < _LONG_PART else [],
         )
-        message.tool_call_chunks = [chunk]
+        message.tool_call_chunks = [chunk]  # a long one was kept from LangChain's reading
         return message
 
     def _block_chunk(self, piece: str | ServerTool) -> AIMessageChunk:

@@ -26,6 +26,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 from typing_extensions import override
 
+from langchain_thinnest._tool_protocol import NO_SCHEMA
 from langchain_thinnest.errors import ThinnestRequestError
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
@@ -197,7 +198,7 @@ def _json_schema(schema: Schema, *, strict: bool | None = None) -> dict[str, Any
                 return schema
     try:
         return convert_to_json_schema(schema, strict=strict)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except NO_SCHEMA as error:
         raise ThinnestRequestError(
             f"{schema!r:.200} is no schema ({error!s:.300}): pass a pydantic class, a "
             "TypedDict, or a JSON schema."

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _TAG = re.compile(
     r"<(?=\\*/?(?:tools|tool_call|tool_response|response_schema)\b)", re.IGNORECASE
 )
+# What LangChain raises for what is neither a tool nor a schema.
+NO_SCHEMA = (AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 _HOW_TO_CALL = (
     "You can call the tools above: the user runs them and sends back what they give. "
     'To call one, write a JSON object with its "name" and its "arguments" (an object that '
@@ -129,7 +131,7 @@ def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
     """
     try:
         described = convert_to_openai_tool(tool, strict=strict)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except NO_SCHEMA as error:
         raise ThinnestRequestError(
             f"This cannot be bound as a tool: {tool!r:.200} ({error!s:.300}). Bind a "
             "function, a pydantic class, a TypedDict, a LangChain tool, or a dict that "
@@ -236,7 +238,7 @@ def _schema_of(response_format: Any) -> Mapping[str, Any] | None:
             schema: Mapping[str, Any] = described["schema"]
         else:
             schema = convert_to_json_schema(response_format)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except NO_SCHEMA as error:
         raise ThinnestRequestError(
             f"response_format holds no schema ({error!s:.300}): pass a pydantic class, a "
             "TypedDict, or a JSON schema with a title."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import nullcontext
 from typing import Any
 
@@ -435,3 +436,17 @@ def test_a_read_of_one_event_is_taken_like_any_other() -> None:
         assert one_by_one.text == turn.text
         assert [tool.offset for tool in one_by_one.tools] == [OFFSET, OFFSET]
         assert one_by_one.is_done
+
+
+def test_what_is_kept_of_an_answer_is_its_text() -> None:
+    """However many the events: strings of their own would take twice as much again."""
+    turn = Turn(max_event_bytes=1 << 20)
+    reads = [as_sse({"type": "text", "content": f"{at:0100}"}) for at in range(10_000)]
+    tracemalloc.start()
+    try:
+        for read in reads:
+            assert isinstance(turn.feed(read), str)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 1.5 * len(turn.text)
