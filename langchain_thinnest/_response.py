@@ -136,7 +136,7 @@ class Response:
         A server that does not end the body is given up on. A read that is under way then can
         only be ended by shutting its socket, from another thread.
         """
-        if not _WATCHDOG.watch(self):
+        if self._is_one_of_many or not _WATCHDOG.watch(self):
             return
         give_up = time.monotonic() + _DRAIN_SECONDS
         try:
@@ -150,6 +150,8 @@ class Response:
 
     async def adrain(self) -> None:
         """The async twin of `drain`."""
+        if self._is_one_of_many:
+            return
         with contextlib.suppress(asyncio.TimeoutError, *FAILURES):
             if sys.version_info < (3, 11):
                 await asyncio.wait_for(self._to_end(), _DRAIN_SECONDS)
@@ -207,8 +209,18 @@ class Response:
         finally:
             await self._loan.aend()
 
+    @property
+    def _is_one_of_many(self) -> bool:
+        """Whether the connection carries other streams too, and needs not the end of one.
+
+        The package's own clients speak HTTP/1.1; the caller's may not.
+        """
+        return self._response.http_version == "HTTP/2"
+
     def shut(self) -> None:
         """Shut the socket, which ends a read that is under way in another thread."""
+        if self._is_one_of_many:
+            return
         network = self._response.extensions.get("network_stream")
         connection = network.get_extra_info("socket") if network is not None else None
         if connection is not None:
