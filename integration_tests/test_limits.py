@@ -13,9 +13,12 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.rate_limiters import InMemoryRateLimiter
 
-from integration_tests.conftest import KEY, echo_agent
+from integration_tests.conftest import KEY, Make, echo_agent
+from integration_tests.test_lifetime import until
+from integration_tests.wire import WireServer, refusal, stream
 from langchain_thinnest import ChatThinnest, ThinnestRateLimitError
 from langchain_thinnest.emulator import ThinnestEmulator
+from unit_tests.contract import as_sse
 
 
 class Retries(BaseCallbackHandler):
@@ -192,3 +195,66 @@ def test_nobody_starves_in_a_line_of_threads() -> None:
         for number in range(17):
             (got,) = [at for at, window in enumerate(windows) if number in window]
             assert abs(got - (number + 1) // 5) <= 1
+
+
+@pytest.fixture
+def window_of_one(wire: WireServer) -> WireServer:
+    """Refuses every third request, in a window of one request that ends soon."""
+
+    def scripts(seconds: int) -> list[list[Any]]:
+        headers = {
+            "X-RateLimit-Limit": "1",
+            "X-RateLimit-Reset": str(int(time.time()) + seconds),
+        }
+        one_left = {**headers, "X-RateLimit-Remaining": "1"}
+        whole = stream(as_sse({"type": "done"}), headers=one_left)
+        return [refusal(429, {}, {**headers, "X-RateLimit-Remaining": "0"}), whole, whole]
+
+    wire.answer(*scripts(2), *scripts(5))
+    return wire
+
+
+def asked(wire: WireServer) -> list[str]:
+    return [request.json["message"] for request in wire.requests]
+
+
+def test_one_that_was_refused_is_not_overtaken_while_it_sleeps(
+    wired: Make, window_of_one: WireServer
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for before in (0, 3):
+            first = pool.submit(wired().invoke, "first")
+            assert until(lambda before=before: len(window_of_one.requests) == before + 1)
+            time.sleep(0.1)
+            pool.submit(wired().invoke, "second").result(10)
+            first.result(10)
+    assert asked(window_of_one) == ["first", "first", "second"] * 2
+
+
+async def test_one_that_was_refused_is_not_overtaken_while_it_sleeps_in_a_loop(
+    wired: Make, window_of_one: WireServer
+) -> None:
+    first = asyncio.ensure_future(wired().ainvoke("first"))
+    assert await asyncio.to_thread(until, lambda: len(window_of_one.requests) == 1)
+    await asyncio.sleep(0.1)
+    await asyncio.wait_for(asyncio.gather(first, wired().ainvoke("second")), 10)
+    assert asked(window_of_one) == ["first", "first", "second"]
+
+
+def test_nobody_waits_for_one_that_gave_up(wired: Make, window_of_one: WireServer) -> None:
+    with pytest.raises(ThinnestRateLimitError):
+        wired(max_retries=0).invoke("first")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(wired().invoke, "second").result(10)
+    assert asked(window_of_one) == ["first", "second"]
+
+
+async def test_nobody_waits_for_one_that_was_cancelled(
+    wired: Make, window_of_one: WireServer
+) -> None:
+    first = asyncio.ensure_future(wired().ainvoke("first"))
+    assert await asyncio.to_thread(until, lambda: len(window_of_one.requests) == 1)
+    await asyncio.sleep(0.1)
+    first.cancel()
+    await asyncio.wait_for(wired().ainvoke("second"), 10)
+    assert asked(window_of_one) == ["first", "second"]

@@ -167,12 +167,13 @@ def open_stream(
         ThinnestError: If it could not be opened.
     """
     gate = gate_for(endpoint.base_url, endpoint.api_key)
-    was_refused = False
+    was_refused = is_kept = False
 
     def send() -> Response:
-        nonlocal was_refused
+        nonlocal was_refused, is_kept
         close_abandoned()
-        pass_ = gate.enter(again=was_refused, max_wait=policy.max_window_wait)
+        pass_ = gate.enter(again=was_refused, is_kept=is_kept, max_wait=policy.max_window_wait)
+        is_kept = False
         loan: Loan[httpx.Client] | None = None
         try:
             loan = CLIENTS.lend(endpoint.base_url, endpoint.client)
@@ -197,13 +198,17 @@ def open_stream(
             failure = _refusal(response, opened.excerpt(), endpoint)
             if isinstance(failure, ThinnestRateLimitError):
                 was_refused = True
-                pass_.refused(response.headers, failure.retry_after)
+                is_kept = pass_.refused(response.headers, failure.retry_after)
         raise failure
 
     from tenacity import Retrying
 
-    response: Response
-    with Retrying(**_retrying(policy), before_sleep=on_retry)(send) as response:
+    try:
+        response: Response = Retrying(**_retrying(policy), before_sleep=on_retry)(send)
+    finally:
+        if is_kept:
+            gate.give_up()
+    with response:
         yield response
 
 
@@ -216,11 +221,14 @@ async def aopen_stream(
 ) -> AsyncIterator[Response]:
     """The async twin of `open_stream`."""
     gate = gate_for(endpoint.base_url, endpoint.api_key)
-    was_refused = False
+    was_refused = is_kept = False
 
     async def send() -> Response:
-        nonlocal was_refused
-        pass_ = await gate.aenter(again=was_refused, max_wait=policy.max_window_wait)
+        nonlocal was_refused, is_kept
+        pass_ = await gate.aenter(
+            again=was_refused, is_kept=is_kept, max_wait=policy.max_window_wait
+        )
+        is_kept = False
         loan: Loan[httpx.AsyncClient] | None = None
         try:
             loan = await ASYNC_CLIENTS.lend(endpoint.base_url, endpoint.async_client)
@@ -245,12 +253,17 @@ async def aopen_stream(
             failure = _refusal(response, await opened.aexcerpt(), endpoint)
             if isinstance(failure, ThinnestRateLimitError):
                 was_refused = True
-                pass_.refused(response.headers, failure.retry_after)
+                is_kept = pass_.refused(response.headers, failure.retry_after)
         raise failure
 
     from tenacity import AsyncRetrying
 
-    response: Response = await AsyncRetrying(**_retrying(policy), before_sleep=on_retry)(send)
+    retrying = AsyncRetrying(**_retrying(policy), before_sleep=on_retry)
+    try:
+        response: Response = await retrying(send)
+    finally:
+        if is_kept:
+            gate.give_up()
     try:
         yield response
     finally:

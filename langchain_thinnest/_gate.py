@@ -11,8 +11,9 @@ is counted in until its stream is closed. The gate knows two limits:
   answered may be, and one more is tried again after a while.
 
 Calls wait in one line, threads and tasks alike, so that nobody starves; one that was refused
-goes to the front. Waiting one's turn is not a try. A call in whose thread or task a stream is
-open already does not wait for that stream to close, which may wait for the call.
+goes to the front, and a request of the next window is kept for it until it comes. Waiting
+one's turn is not a try. A call in whose thread or task a stream is open already does not wait
+for that stream to close, which may wait for the call.
 This module sends nothing. The clock can be passed in.
 """
 
@@ -34,6 +35,7 @@ from langchain_thinnest.errors import ThinnestRateLimitError
 _FIRST_STREAMS = 10  # the vendor's limit on the paid plan
 _GROW_AFTER = 20  # answers without a refusal, for each stream that is allowed
 _MARGIN = 0.05  # seconds after a reset
+_GLANCE = 0.05  # seconds until it is seen whether a call came again for what is kept for it
 _PATIENCE = 30.0  # seconds to wait for a stream to close before asking the server
 _GATES = 1000  # kept in a process; there is one for each key
 
@@ -56,16 +58,19 @@ class Gate:
         self._paused_until = 0.0
         self._limit: int | None = None
         self._left: int | None = None  # requests left in the window, as far as is known
+        self._kept = 0  # requests for calls that were refused and will come again
         self._reset = 0  # when the window ends, by the server's clock
         self._resets_at = 0.0  # the same by ours
+        self._asked_until = 0.0  # the new window's first requests have no answer yet
 
-    def enter(self, *, again: bool, max_wait: float | None) -> Pass:
+    def enter(self, *, again: bool, max_wait: float | None, is_kept: bool = False) -> Pass:
         """Wait one's turn, in a thread.
 
         Args:
             again: The request was refused before, and goes to the front of the line.
             max_wait: The longest wait for a window's end, in seconds, once first in line;
                 `None` does not wait for one, and asks the server.
+            is_kept: A request is kept for it, which it takes.
 
         Returns:
             The right to send one request.
@@ -74,7 +79,7 @@ class Gate:
             ThinnestRateLimitError: If the window lasts longer than that.
         """
         owner = ("thread", threading.get_ident())
-        waiter = _ThreadWaiter(owner, self._clock(), max_wait)
+        waiter = _ThreadWaiter(owner, self._clock(), max_wait, is_kept)
         try:
             self._queue(waiter, again=again)
             while (wait := self._try(waiter)) is not None:
@@ -84,10 +89,12 @@ class Gate:
             raise
         return Pass(self, owner)
 
-    async def aenter(self, *, again: bool, max_wait: float | None) -> Pass:
+    async def aenter(
+        self, *, again: bool, max_wait: float | None, is_kept: bool = False
+    ) -> Pass:
         """Wait one's turn, in a task."""
         owner = ("task", id(asyncio.current_task()))
-        waiter = _TaskWaiter(owner, self._clock(), max_wait)
+        waiter = _TaskWaiter(owner, self._clock(), max_wait, is_kept)
         try:
             self._queue(waiter, again=again)
             while (wait := self._try(waiter)) is not None:
@@ -122,6 +129,7 @@ class Gate:
             self._line.remove(waiter)
             self._open += 1
             self._owners[waiter.owner] += 1
+            self._kept -= waiter.is_kept
             if self._left is not None:
                 self._left -= 1
             self._wake_next()
@@ -136,7 +144,13 @@ class Gate:
                 raise _closed_too_long(closed_until - now)
             return closed_until - now
         if self._left is not None and self._left <= 0:  # a new window has begun
+            if now < self._asked_until and waiter.max_wait is not None:
+                return self._asked_until - now
             self._left = self._limit
+            self._asked_until = now + _PATIENCE
+        is_over = self._left is not None and self._left <= self._kept
+        if is_over and not waiter.is_kept and waiter.max_wait is not None:
+            return _GLANCE
         is_full = self._max_open is not None and self._open >= self._max_open
         if is_full and not self._owners[waiter.owner]:
             return max(0.0, waiter.since + _PATIENCE - now)
@@ -161,6 +175,7 @@ class Gate:
             self._wake_next()
 
     def _learn_window(self, headers: Mapping[str, str]) -> None:
+        self._asked_until = 0.0
         said = rate_limit(headers) or {}
         until_reset = seconds_to_reset(headers)
         if "remaining" not in said or until_reset is None:
@@ -173,23 +188,39 @@ class Gate:
         self._reset = max(self._reset, said["reset"])
         self._resets_at = self._clock() + until_reset + _MARGIN
 
-    def refuse(self, headers: Mapping[str, str], wait: float | None) -> None:
-        """Take a refusal: of the window, whose end all wait for, or of one stream too many."""
+    def refuse(self, headers: Mapping[str, str], wait: float | None) -> bool:
+        """Take a refusal: of the window, whose end all wait for, or of one stream too many.
+
+        Returns:
+            Whether a request of the next window is kept for the call: it takes it when it
+            enters again, or else says that it gives it up.
+        """
         with self._lock:
-            if (rate_limit(headers) or {}).get("remaining") == 0:
+            is_of_window = (rate_limit(headers) or {}).get("remaining") == 0
+            if is_of_window:
                 self._learn_window(headers)
+                self._kept += 1
             else:
                 self._knows_nothing = False
                 self._max_open = max(1, self._answered)
                 self._since_refusal = 0
             if wait is not None:
                 self._paused_until = max(self._paused_until, self._clock() + wait)
+            return is_of_window
+
+    def give_up(self) -> None:
+        """A call for which a request is kept does not come again."""
+        with self._lock:
+            self._kept -= 1
+            self._wake_next()
 
     def leave(self, owner: object, *, was_answered: bool) -> None:
         """Count a request out."""
         with self._lock:
             self._open -= 1
             self._answered -= was_answered
+            if not was_answered:  # it told nothing, so that others have to ask
+                self._asked_until = 0.0
             self._owners[owner] -= 1
             if not self._owners[owner]:
                 del self._owners[owner]
@@ -211,9 +242,9 @@ class Pass:
         self._was_answered = True
         self._gate.learn(headers)
 
-    def refused(self, headers: Mapping[str, str], wait: float | None) -> None:
-        """The server refused the request by a limit."""
-        self._gate.refuse(headers, wait)
+    def refused(self, headers: Mapping[str, str], wait: float | None) -> bool:
+        """The server refused the request by a limit; says whether the next one is kept."""
+        return self._gate.refuse(headers, wait)
 
     def leave(self) -> None:
         """The stream is closed, or was never opened."""
@@ -234,10 +265,13 @@ def _closed_too_long(seconds: float) -> ThinnestRateLimitError:
 class _ThreadWaiter:
     """A thread in the line. A bare lock, since waking must be safe inside the collector."""
 
-    def __init__(self, owner: object, since: float, max_wait: float | None) -> None:
+    def __init__(
+        self, owner: object, since: float, max_wait: float | None, is_kept: bool
+    ) -> None:
         self.owner = owner
         self.since = since
         self.max_wait = max_wait
+        self.is_kept = is_kept
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
@@ -252,10 +286,13 @@ class _ThreadWaiter:
 class _TaskWaiter:
     """A task in the line, which any thread may wake."""
 
-    def __init__(self, owner: object, since: float, max_wait: float | None) -> None:
+    def __init__(
+        self, owner: object, since: float, max_wait: float | None, is_kept: bool
+    ) -> None:
         self.owner = owner
         self.since = since
         self.max_wait = max_wait
+        self.is_kept = is_kept
         self._loop = asyncio.get_running_loop()
         self._awake = asyncio.Event()
 

@@ -32,9 +32,11 @@ class Line:
         self.passes: dict[str, Pass] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def enter(self, *names: str, again: bool = False) -> None:
+    async def enter(self, *names: str, again: bool = False, is_kept: bool = False) -> None:
         async def enter(name: str) -> None:
-            self.passes[name] = await self.gate.aenter(again=again, max_wait=5_000)
+            self.passes[name] = await self.gate.aenter(
+                again=again, is_kept=is_kept, max_wait=5_000
+            )
             self.through.append(name)
 
         for name in names:
@@ -107,6 +109,73 @@ async def test_what_is_left_of_the_window_goes_out_and_the_rest_waits(line: Line
     await line.at(999.0)
     assert line.through == ["a", "b", "c"]
     await line.at(1000.1)  # the limit is known to be three
+    assert line.through == ["a", "b", "c", "d", "e"]
+
+
+@pytest.fixture
+async def refused(line: Line) -> Line:
+    """One call was refused and will come again; a new window of three has begun since."""
+    await line.enter("a", "refused")
+    line.passes["a"].answered(window(remaining=0))
+    assert line.passes["refused"].refused(window(remaining=0), 1_000.0)
+    await line.leave("a", "refused")
+    await line.enter("b", "c", "d", "e", "f")
+    await line.at(1000.1)
+    return line
+
+
+async def test_a_request_is_kept_for_one_that_was_refused(refused: Line) -> None:
+    assert refused.through == ["a", "refused", "b", "c"]
+    await refused.enter("refused again", again=True, is_kept=True)
+    assert refused.through[4:] == ["refused again"]
+    refused.passes["refused again"].answered(window(remaining=0, reset=2_000))
+    await refused.at(3000.2)  # the header's date is 0, so that it is as long until then
+    assert refused.through[5:] == ["d", "e", "f"]
+
+
+async def test_a_request_that_was_kept_can_be_given_up(refused: Line) -> None:
+    refused.gate.give_up()
+    await refused.settle()
+    assert refused.through[4:] == ["d"]
+
+
+async def test_a_refusal_of_one_stream_too_many_keeps_no_request(line: Line) -> None:
+    await line.enter("a", "refused")
+    line.passes["a"].answered(window(remaining=2))
+    assert not line.passes["refused"].refused(window(remaining=1), None)
+    await line.leave("a", "refused")
+    await line.enter("b")
+    assert line.through == ["a", "refused", "b"]
+
+
+async def test_a_new_window_has_no_more_than_the_last_until_it_is_known(line: Line) -> None:
+    await line.enter("a")
+    line.passes["a"].answered(window(remaining=0))
+    await line.enter("b", "c", "d", "e", "f")
+    await line.at(1000.1)
+    assert line.through == ["a", "b", "c", "d"]
+    short = {**window(remaining=3, reset=1_005), "date": "Thu, 01 Jan 1970 00:16:40 GMT"}
+    line.passes["b"].answered(short)  # c and d take two
+    await line.settle()
+    assert line.through == ["a", "b", "c", "d", "e"]
+    await line.at(1005.2)
+    assert line.through == ["a", "b", "c", "d", "e", "f"]
+
+
+@pytest.mark.parametrize("how", ["an error", "an answer", "patience"])
+async def test_a_new_window_whose_calls_tell_nothing(line: Line, how: str) -> None:
+    await line.enter("a")
+    line.passes["a"].answered(window(remaining=0))
+    await line.enter("b", "c", "d", "e")
+    await line.at(1000.1)
+    assert line.through == ["a", "b", "c", "d"]
+    if how == "an error":
+        await line.leave("b")
+    elif how == "an answer":
+        line.passes["b"].answered({})
+        await line.settle()
+    else:
+        await line.at(1030.2)
     assert line.through == ["a", "b", "c", "d", "e"]
 
 
