@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import faulthandler
 import gc
+import logging
 import os
 import pickle
 import sys
@@ -180,6 +181,8 @@ def keeps_no_objects(base_url: str) -> None:
 
 
 if __name__ == "__main__":
+    # Of slow steps, asyncio's debug mode tells; the machine may be busy.
+    logging.getLogger("asyncio").addFilter(lambda told: not told.msg.startswith("Executing"))
     warnings.filterwarnings("ignore", category=LangChainBetaWarning)
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     globals()[sys.argv[1]](sys.argv[2])

@@ -34,6 +34,8 @@ BEGIN = [head(200, {**HEADERS, "Transfer-Encoding": "chunked"}), chunk(as_sse(EV
 
 def in_a_process(function: str, base_url: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning"]
+    # From Python 3.12 on, who forks is told of other threads: one that watches streams.
+    command += ["-W", "ignore:This process:DeprecationWarning"]
     command += ["-m", "integration_tests.processes"]
     return subprocess.Popen(
         [*command, function, base_url],
