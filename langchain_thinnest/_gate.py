@@ -148,8 +148,8 @@ class Gate:
                 return self._asked_until - now
             self._left = self._limit
             self._asked_until = now + _PATIENCE
-        is_over = self._left is not None and self._left <= self._kept
-        if is_over and not waiter.is_kept and waiter.max_wait is not None:
+        is_all_kept = self._left is not None and self._left <= self._kept
+        if is_all_kept and not waiter.is_kept and waiter.max_wait is not None:
             return _GLANCE
         is_full = self._max_open is not None and self._open >= self._max_open
         if is_full and not self._owners[waiter.owner]:

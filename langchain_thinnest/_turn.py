@@ -73,7 +73,8 @@ Piece = str | CallPart | ServerTool | End
 """What an event adds to an answer: text, a part of a local call, a server's tool call or
 result, or the end."""
 
-_PAGE = 1000
+
+_PAGE = 1000  # texts
 
 
 class Turn:
@@ -116,7 +117,7 @@ class Turn:
         self._scanner = CallScanner() if has_local_tools else None
         self._is_plain = not stop and not has_local_tools
         # Many small strings take many times the memory of their text: they are put together.
-        # (`StringIO` does that too, but before Python 3.12 only for 100,000 of them.)
+        # (`StringIO` would do, but up to Python 3.11 it keeps 100,000 of them as they are.)
         self._pages: list[str] = []
         self._texts: list[str] = []
         self._open: list[ServerToolCall] = []
