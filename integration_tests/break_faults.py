@@ -48,10 +48,10 @@ class Break:
         return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
 
 
-CLIENT, RESPONSE, SSE, TURN, EVENTS, CALL, LIMITS = (
-    f"{name}.py"
-    for name in ("_client", "_response", "_sse", "_turn", "events", "_call", "_limits")
+CLIENT, RESPONSE, FAILED_AS, RETRIES = (
+    f"_http/{name}.py" for name in ("client", "response", "failures", "retries")
 )
+SSE, TURN, EVENTS, CALL = (f"{name}.py" for name in ("_sse", "_turn", "events", "_call"))
 
 
 def names(*beginnings: str) -> list[str]:
@@ -70,42 +70,42 @@ ERRORS_COUNT = (
 BREAKS = [
     Break(
         "a lost connection counts as one that was made",
-        CLIENT,
+        FAILED_AS,
         "    httpx.ConnectError,\n",
         "",
         ["nobody listens", "unknown host name", "reset in the TLS handshake"],
     ),
     Break(
         "a connect timeout counts as a read timeout",
-        CLIENT,
+        FAILED_AS,
         "    httpx.ConnectTimeout,\n",
         "",
         ["connect timeout", "stall in the TLS handshake"],
     ),
     Break(
         "a TLS failure is not final",
-        CLIENT,
+        FAILED_AS,
         "is_final = _is_tls_failure(error) or ",
         "is_final = ",
         ["untrusted certificate", "plain HTTP on an https URL"],
     ),
     Break(
         "a close in the handshake is final",
-        CLIENT,
+        FAILED_AS,
         "return not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))",
         "return True",
         ["close in the TLS handshake"],
     ),
     Break(
         "any timeout is retryable",
-        CLIENT,
+        FAILED_AS,
         "is_retryable=never_sent,",
         "is_retryable=True,",
         ["server does not read", "stall before the status", "stall inside the head"],
     ),
     Break(
         "a lost request is retryable",
-        CLIENT,
+        FAILED_AS,
         'hung up before it began its answer: {because}. " + _FATE_UNKNOWN\n',
         'hung up before it began its answer: {because}. ", is_retryable=True\n',
         [
@@ -118,14 +118,14 @@ BREAKS = [
     ),
     Break(
         "an async client's TLS errors go through",
-        RESPONSE,
+        FAILED_AS,
         "FAILURES = (httpx.HTTPError, ssl.SSLError)",
         "FAILURES = (httpx.HTTPError,)",
         ["garbage under TLS in place of an answer", "garbage under TLS amid the answer"],
     ),
     Break(
         "what is not HTTP counts as a lost connection",
-        CLIENT,
+        FAILED_AS,
         '"disconnected" not in because',
         "not because",
         [
@@ -137,7 +137,7 @@ BREAKS = [
     *(
         Break(
             f"{status} has no class of its own",
-            CLIENT,
+            FAILED_AS,
             f"    {status}: (",
             f"    1{status}: (",
             names(f"status {status}"),
@@ -146,49 +146,49 @@ BREAKS = [
     ),
     Break(
         "4xx is the server's failure",
-        CLIENT,
+        FAILED_AS,
         'else (ThinnestRequestError, "The',
         'else (ThinnestServerError, "The',
         REFUSED,
     ),
     Break(
         "5xx is the request's failure",
-        CLIENT,
+        FAILED_AS,
         "if status >= 500",
         "if status >= 600",
         [*FAILED, "status 500 as an HTML page"],
     ),
     Break(
         "429 is not retryable",
-        CLIENT,
+        FAILED_AS,
         "is_retryable = status == 429 or ",
         "is_retryable = ",
         names("status 429"),
     ),
     Break(
         "503 is always retryable",
-        CLIENT,
+        FAILED_AS,
         'status == 503 and "retry-after" in response.headers',
         "status == 503",
         ["status 503"],
     ),
     Break(
         "503 is never retryable",
-        CLIENT,
+        FAILED_AS,
         'status == 503 and "retry-after" in response.headers',
         "False",
         ["status 503 with Retry-After"],
     ),
     Break(
         "what the server asks to wait is not read",
-        CLIENT,
+        FAILED_AS,
         "wait = asked_wait(response.headers) if status in (429, 503) else None",
         "wait = None",
         ["status 429 with a Retry-After longer than max_retry_wait"],
     ),
     Break(
         "a date must be one",
-        LIMITS,
+        RETRIES,
         "except (ValueError, OverflowError):",
         "except OverflowError:",
         ["status 429 with a Retry-After that means nothing"],
@@ -202,21 +202,21 @@ BREAKS = [
     ),
     Break(
         "a refusal's JSON may be of any depth",
-        CLIENT,
-        "said = read_json(body)",
-        "said = json.loads(body)",
+        FAILED_AS,
+        "except (ValueError, RecursionError):",
+        "except ValueError:",
         ["refusal whose body is nested 10000 deep"],
     ),
     Break(
         "a validation error has one shape",
-        CLIENT,
+        FAILED_AS,
         ' and isinstance(item.get("loc"), list)',
         "",
         ["refusal whose validation error has another shape"],
     ),
     Break(
         "a decoding error is no failure",
-        RESPONSE,
+        FAILED_AS,
         "FAILURES = (httpx.HTTPError, ",
         "FAILURES = (httpx.TransportError, ",
         ["refusal whose body is broken gzip", "broken gzip"],
@@ -257,7 +257,7 @@ BREAKS = [
     ),
     Break(
         "3xx is a refusal",
-        CLIENT,
+        FAILED_AS,
         "if status < 400:",
         "if status < 300:",
         ["redirect to nowhere", "redirect 302", "status 304"],
@@ -292,7 +292,7 @@ BREAKS = [
     ),
     Break(
         "an end before `done` is another error",
-        RESPONSE,
+        FAILED_AS,
         'return ThinnestInterruptedError(\n        "The server closed',
         'return ThinnestProtocolError(\n        "The server closed',
         [
@@ -307,7 +307,7 @@ BREAKS = [
     ),
     Break(
         "a cut before `done` is another error",
-        RESPONSE,
+        FAILED_AS,
         'return ThinnestInterruptedError(\n        f"The stream was cut',
         'return ThinnestProtocolError(\n        f"The stream was cut',
         [

@@ -17,8 +17,8 @@ from langchain_core.callbacks import (
 )
 
 from langchain_thinnest._answer import Answer
-from langchain_thinnest._client import Endpoint, aopen_stream, open_stream
-from langchain_thinnest._limits import RetryPolicy
+from langchain_thinnest._http.client import Endpoint, aopen_stream, open_stream
+from langchain_thinnest._http.retries import RetryPolicy
 from langchain_thinnest._tool_runs import AsyncToolRuns, ToolRuns
 from langchain_thinnest._turn import Piece
 from langchain_thinnest.errors import ThinnestStreamError

@@ -26,8 +26,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
+from langchain_thinnest._http.pools import is_loopback
 from langchain_thinnest._messages import checked_id, has_control_characters
-from langchain_thinnest._pools import is_loopback
 from langchain_thinnest.errors import ThinnestRequestError
 
 KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")

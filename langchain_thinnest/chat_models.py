@@ -43,7 +43,6 @@ from langchain_thinnest._answer import PROVIDER, Answer
 from langchain_thinnest._binding import ThinnestBinding
 from langchain_thinnest._block_events import BlockEvents
 from langchain_thinnest._call import Call, aread, read
-from langchain_thinnest._client import DEFAULT_TIMEOUT, Endpoint
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
@@ -51,7 +50,8 @@ from langchain_thinnest._fields import (
     warn_no_effect,
     without_inputs,
 )
-from langchain_thinnest._limits import RetryPolicy
+from langchain_thinnest._http.client import DEFAULT_TIMEOUT, Endpoint
+from langchain_thinnest._http.retries import RetryPolicy
 from langchain_thinnest._messages import (
     Request,
     checked_id,

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from langchain_thinnest import ThinnestRateLimitError
-from langchain_thinnest._gate import Gate, Pass, gate_for
+from langchain_thinnest._http.gate import Gate, Pass, gate_for
 
 
 class Clock:

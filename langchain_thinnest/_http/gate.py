@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
 
-from langchain_thinnest._limits import rate_limit, seconds_to_reset
+from langchain_thinnest._http.retries import rate_limit, seconds_to_reset
 from langchain_thinnest.errors import ThinnestRateLimitError
 
 _FIRST_STREAMS = 10  # the vendor's limit on the paid plan

@@ -10,8 +10,6 @@ This module knows nothing of what the bytes mean, and nothing of LangChain.
 from __future__ import annotations
 
 import contextlib
-import json
-import ssl
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -28,24 +26,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pydantic import SecretStr
 
-from langchain_thinnest._gate import gate_for
-from langchain_thinnest._limits import RetryPolicy, asked_wait
-from langchain_thinnest._pools import ASYNC_CLIENTS, CLIENTS, Loan
-from langchain_thinnest._response import FAILURES, Response, close_abandoned
-from langchain_thinnest._sse import read_json
-from langchain_thinnest.errors import (
-    ThinnestAuthenticationError,
-    ThinnestBalanceError,
-    ThinnestConnectionError,
-    ThinnestError,
-    ThinnestNotFoundError,
-    ThinnestPermissionError,
-    ThinnestProtocolError,
-    ThinnestRateLimitError,
-    ThinnestRequestError,
-    ThinnestServerError,
-    ThinnestTimeoutError,
-)
+from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
+from langchain_thinnest._http.gate import gate_for
+from langchain_thinnest._http.pools import ASYNC_CLIENTS, CLIENTS, Loan
+from langchain_thinnest._http.response import Response, close_abandoned
+from langchain_thinnest._http.retries import RetryPolicy
+from langchain_thinnest.errors import ThinnestRateLimitError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState  # imported at the first call: it takes a while
@@ -57,25 +43,6 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # a compressor gathers events before it lets one go
     "Content-Type": "application/json",
 }
-_DETAIL_CHARS = 500
-_BY_STATUS: dict[int, tuple[type[ThinnestError], str]] = {
-    401: (
-        ThinnestAuthenticationError,
-        "The API key is missing or invalid. Set THINNEST_API_KEY or pass api_key=...",
-    ),
-    402: (ThinnestBalanceError, "The account's balance is insufficient"),
-    403: (ThinnestPermissionError, "This API key may not use the agent"),
-    404: (ThinnestNotFoundError, "There is no such agent"),
-    429: (ThinnestRateLimitError, "The rate limit is exceeded"),
-}
-# Failures before a connection was made: the server surely did not take the message.
-_NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
 
 
 @dataclass(frozen=True)
@@ -189,13 +156,15 @@ def open_stream(
                 loan.end()
             if not isinstance(error, FAILURES):
                 raise
-            failure = _open_failure(error, endpoint)
+            failure = open_failure(error, endpoint.base_url)
         else:
             opened = Response(response, pass_, loan)
             if _is_event_stream(response):
                 pass_.answered(response.headers)
                 return opened
-            failure = _refusal(response, opened.excerpt(), endpoint)
+            failure = refusal(
+                response, opened.excerpt(), endpoint.base_url, endpoint.without_key
+            )
             if isinstance(failure, ThinnestRateLimitError):
                 was_refused = True
                 is_kept = pass_.refused(response.headers, failure.retry_after)
@@ -244,13 +213,15 @@ async def aopen_stream(
                 await loan.aend()
             if not isinstance(error, FAILURES):
                 raise
-            failure = _open_failure(error, endpoint)
+            failure = open_failure(error, endpoint.base_url)
         else:
             opened = Response(response, pass_, loan)
             if _is_event_stream(response):
                 pass_.answered(response.headers)
                 return opened
-            failure = _refusal(response, await opened.aexcerpt(), endpoint)
+            failure = refusal(
+                response, await opened.aexcerpt(), endpoint.base_url, endpoint.without_key
+            )
             if isinstance(failure, ThinnestRateLimitError):
                 was_refused = True
                 is_kept = pass_.refused(response.headers, failure.retry_after)
@@ -286,98 +257,3 @@ def _is_event_stream(response: httpx.Response) -> bool:
     return response.status_code == 200 and kind.partition(";")[0].strip().lower() == (
         "text/event-stream"
     )
-
-
-def _open_failure(error: Exception, endpoint: Endpoint) -> ThinnestError:
-    never_sent = isinstance(error, _NEVER_SENT)
-    because = str(error) or type(error).__name__
-    if isinstance(error, httpx.TimeoutException):
-        what = "did not accept a connection" if never_sent else "did not begin its answer"
-        return ThinnestTimeoutError(
-            f"{endpoint.base_url} {what} in time ({type(error).__name__}). "
-            + ("" if never_sent else _FATE_UNKNOWN + " ")
-            + "The field `timeout` sets how long to wait.",
-            is_retryable=never_sent,
-        )
-    if never_sent:
-        # Trying again does not make a certificate valid.
-        is_final = _is_tls_failure(error) or isinstance(error, httpx.UnsupportedProtocol)
-        return ThinnestConnectionError(
-            f"Could not connect to {endpoint.base_url}: {because}",
-            is_retryable=not is_final,
-        )
-    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in because:
-        return ThinnestProtocolError(
-            f"What {endpoint.base_url} answered is not HTTP: {because}. " + _FATE_UNKNOWN
-        )
-    return ThinnestConnectionError(
-        f"{endpoint.base_url} hung up before it began its answer: {because}. " + _FATE_UNKNOWN
-    )
-
-
-_FATE_UNKNOWN = (
-    "The message was sent and the agent may have acted on it, so it was not sent again."
-)
-
-
-def _is_tls_failure(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _refusal(response: httpx.Response, body: bytes, endpoint: Endpoint) -> ThinnestError:
-    """The error for a response that is not an event stream."""
-    status = response.status_code
-    detail = endpoint.without_key(_detail(body))[:_DETAIL_CHARS] or None
-    known: dict[str, Any] = {
-        "status_code": status,
-        "detail": detail,
-        "request_id": response.headers.get("x-request-id"),
-    }
-    said = f": {detail}" if detail else ""
-    if status < 400:
-        what = (
-            f"redirected to {endpoint.without_key(response.headers.get('location', ''))!r}, "
-            "which is not followed, since the request carries the API key; check base_url"
-            if response.is_redirect
-            else f"answered {status} with {response.headers.get('content-type')!r} where "
-            f"an event stream belongs; check base_url{said}"
-        )
-        return ThinnestProtocolError(f"{endpoint.base_url} {what}", **known)
-    wait = asked_wait(response.headers) if status in (429, 503) else None
-    kind, meaning = _BY_STATUS.get(status) or (
-        (ThinnestServerError, "The server failed")
-        if status >= 500
-        else (ThinnestRequestError, "The server refused the request")
-    )
-    is_retryable = status == 429 or (status == 503 and "retry-after" in response.headers)
-    asks = f" (the server asks to wait {wait:.0f} s)" if wait is not None else ""
-    return kind(
-        f"{meaning} [{status}]{said}{asks}",
-        **known,
-        retry_after=wait,
-        is_retryable=is_retryable,
-    )
-
-
-def _detail(body: bytes) -> str:
-    """What an error body says: FastAPI's `detail`, another usual field, or its text."""
-    try:
-        said = read_json(body)
-    except ValueError:
-        return " ".join(body.decode("utf-8", "replace").split())
-    if isinstance(said, dict):
-        said = said.get("detail") or said.get("message") or said.get("error") or said
-    if isinstance(said, dict):
-        said = said.get("message") or said
-    if isinstance(said, list):  # validation: [{"loc": [...], "msg": "...", "type": "..."}]
-        return "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item.get('msg')}"
-            if isinstance(item, dict) and isinstance(item.get("loc"), list)
-            else str(item)
-            for item in said
-        )
-    return said if isinstance(said, str) else json.dumps(said)

@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import os
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -23,17 +22,12 @@ from typing import Any
 import httpx
 from typing_extensions import Self
 
-from langchain_thinnest._gate import Pass
-from langchain_thinnest._limits import rate_limit
-from langchain_thinnest._pools import Loan
-from langchain_thinnest.errors import (
-    ThinnestInterruptedError,
-    ThinnestProtocolError,
-    ThinnestStreamError,
-)
+from langchain_thinnest._http.failures import FAILURES, body_failure, closed_early
+from langchain_thinnest._http.gate import Pass
+from langchain_thinnest._http.pools import Loan
+from langchain_thinnest._http.retries import rate_limit
+from langchain_thinnest.errors import ThinnestStreamError
 
-# httpx lets an async client's TLS errors through as they are.
-FAILURES = (httpx.HTTPError, ssl.SSLError)
 _ERROR_BODY_BYTES = 64 * 1024
 _EXCERPT_SECONDS = 1.0
 _DRAIN_SECONDS = 0.5
@@ -83,9 +77,9 @@ class Response:
         except StopIteration:
             if self._has_ended:
                 raise
-            reason = _closed_early()
+            reason = closed_early()
         except FAILURES as error:
-            reason = _body_failure(error)
+            reason = body_failure(error)
         self._has_ended = True
         return reason
 
@@ -98,9 +92,9 @@ class Response:
         except StopAsyncIteration:
             if self._has_ended:
                 raise
-            reason = _closed_early()
+            reason = closed_early()
         except FAILURES as error:
-            reason = _body_failure(error)
+            reason = body_failure(error)
         self._has_ended = True
         return reason
 
@@ -302,22 +296,3 @@ class _Watchdog:
 _WATCHDOG = _Watchdog()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_WATCHDOG.forget)
-
-
-def _closed_early() -> ThinnestStreamError:
-    return ThinnestInterruptedError(
-        "The server closed the stream before its `done` event, so the answer is not whole. "
-        "What came is in `partial`; the agent may have acted all the same."
-    )
-
-
-def _body_failure(error: Exception) -> ThinnestStreamError:
-    because = str(error) or type(error).__name__
-    if isinstance(error, httpx.DecodingError):
-        return ThinnestProtocolError(f"The stream's compression is broken: {because}")
-    if isinstance(error, httpx.TimeoutException):
-        because = "nothing came for as long as the field `timeout` allows (read)"
-    return ThinnestInterruptedError(
-        f"The stream was cut before its `done` event: {because}. What came is in `partial`; "
-        "the agent may have acted all the same."
-    )

@@ -16,7 +16,7 @@ from langchain_thinnest import (
     ThinnestRateLimitError,
     ThinnestServerError,
 )
-from langchain_thinnest._limits import RetryPolicy, asked_wait, rate_limit
+from langchain_thinnest._http.retries import RetryPolicy, asked_wait, rate_limit
 
 NOW = 1_800_000_000.0
 
