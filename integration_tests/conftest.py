@@ -10,7 +10,7 @@ import pytest
 from integration_tests.ways import V3_WAYS, WAYS
 from integration_tests.wire import WireServer
 from langchain_thinnest import ChatThinnest
-from langchain_thinnest._http import gate
+from langchain_thinnest._http import store
 from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
 from unit_tests.contract import EVENTS
 
@@ -29,9 +29,9 @@ def echo_agent(message: str, session: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def fresh_gates() -> None:
+def fresh_limits() -> None:
     """Forget what servers said of their limits: a port may be another server's by now."""
-    gate._forget()
+    store.forget()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
+from langchain_thinnest._http.backends import parse as parse_store_url
 from langchain_thinnest._http.pools import is_loopback
 from langchain_thinnest._messages import checked_id, has_control_characters
 from langchain_thinnest.errors import ThinnestRequestError
@@ -41,6 +42,11 @@ def _key_from_env() -> SecretStr:
 
 def _base_url_from_env() -> str:
     return os.environ.get("THINNEST_BASE_URL") or _DEFAULT_BASE_URL
+
+
+def _shared_limits_from_env() -> SecretStr | None:
+    url = os.environ.get("THINNEST_SHARED_LIMITS")
+    return SecretStr(url) if url else None
 
 
 class ThinnestFields(BaseChatModel):
@@ -83,6 +89,17 @@ class ThinnestFields(BaseChatModel):
     max_retry_wait: float = Field(default=75.0, ge=0, allow_inf_nan=False)
     """The longest wait before a try, in seconds. A server that asks for longer is not waited
     for: the error says how long. The default outlasts a limit of one minute."""
+
+    max_streams: int | None = Field(default=None, ge=1)
+    """The most streams open at once with this key, where the plan says (2, 10). Default: it is
+    learned from refusals. It is never exceeded, but by a call made inside an open stream."""
+
+    shared_limits: SecretStr | None = Field(
+        default_factory=_shared_limits_from_env, validate_default=True
+    )
+    """Where the processes that share a key count together: `sqlite:///path` for those of one
+    machine, `redis://host/0` for many (extra `redis`). Default: the environment's
+    `THINNEST_SHARED_LIMITS`, or none: each process counts for itself."""
 
     max_event_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     """The most bytes that one event of the stream may have (8 MiB); a larger one is a
@@ -151,6 +168,13 @@ class ThinnestFields(BaseChatModel):
             raise ValueError("is missing: pass api_key=... or set THINNEST_API_KEY")
         if not key.isascii() or has_control_characters(key) or " " in key:
             raise ValueError("holds a character (a space, a line end) that no key has")
+        return value
+
+    @field_validator("shared_limits")
+    @classmethod
+    def _check_shared_limits(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_store_url(value.get_secret_value())
         return value
 
     @field_validator("timeout", mode="before")

@@ -431,6 +431,8 @@ class ChatThinnest(ThinnestBinding):
             headers=self.default_headers or {},
             client=self.http_client,
             async_client=self.http_async_client,
+            max_streams=self.max_streams,
+            shared_limits=self.shared_limits,
         )
 
     def _agent_of(self, kwargs: Mapping[str, Any]) -> str:

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pydantic import SecretStr
 
+from langchain_thinnest._http.admission import Admission
 from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
-from langchain_thinnest._http.gate import gate_for
 from langchain_thinnest._http.pools import ASYNC_CLIENTS, CLIENTS, Loan
 from langchain_thinnest._http.response import Response, close_abandoned
-from langchain_thinnest._http.retries import RetryPolicy
-from langchain_thinnest.errors import ThinnestRateLimitError
+from langchain_thinnest._http.retries import RetryPolicy, told_by_answer, told_by_refusal
+from langchain_thinnest._http.store import account_for
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState  # imported at the first call: it takes a while
@@ -56,6 +56,8 @@ class Endpoint:
         headers: Headers to add.
         client: The caller's own client for sync calls, used as it is.
         async_client: The caller's own client for async calls, used as it is.
+        max_streams: The most streams at once with the key, if the user has set it.
+        shared_limits: The URL of the store in which processes count together.
     """
 
     base_url: str
@@ -64,6 +66,8 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     client: httpx.Client | None = None
     async_client: httpx.AsyncClient | None = None
+    max_streams: int | None = None
+    shared_limits: SecretStr | None = None
 
     @property
     def auth(self) -> httpx.Auth:
@@ -133,14 +137,11 @@ def open_stream(
     Raises:
         ThinnestError: If it could not be opened.
     """
-    gate = gate_for(endpoint.base_url, endpoint.api_key)
-    was_refused = is_kept = False
+    admission = _admission(endpoint, policy)
 
     def send() -> Response:
-        nonlocal was_refused, is_kept
         close_abandoned()
-        pass_ = gate.enter(again=was_refused, is_kept=is_kept, max_wait=policy.max_window_wait)
-        is_kept = False
+        lease = admission.enter()
         loan: Loan[httpx.Client] | None = None
         try:
             loan = CLIENTS.lend(endpoint.base_url, endpoint.client)
@@ -151,32 +152,32 @@ def open_stream(
                 follow_redirects=False,
             )
         except BaseException as error:
-            pass_.leave()
+            lease.end()
             if loan:
                 loan.end()
             if not isinstance(error, FAILURES):
                 raise
             failure = open_failure(error, endpoint.base_url)
         else:
-            opened = Response(response, pass_, loan)
+            opened = Response(response, lease, loan)
             if _is_event_stream(response):
-                pass_.answered(response.headers)
+                admission.accepted(lease, told_by_answer(response.headers))
                 return opened
+            # First, since reading the body closes the response, which ends the lease.
+            if response.status_code == 429:
+                admission.refused(lease, told_by_refusal(response.headers))
             failure = refusal(
                 response, opened.excerpt(), endpoint.base_url, endpoint.without_key
             )
-            if isinstance(failure, ThinnestRateLimitError):
-                was_refused = True
-                is_kept = pass_.refused(response.headers, failure.retry_after)
-        raise failure
+        raise admission.failed(failure)
 
     from tenacity import Retrying
 
     try:
-        response: Response = Retrying(**_retrying(policy), before_sleep=on_retry)(send)
+        retrying = Retrying(**_retrying(admission), before_sleep=on_retry)
+        response: Response = retrying(send)
     finally:
-        if is_kept:
-            gate.give_up()
+        admission.leave()
     with response:
         yield response
 
@@ -189,15 +190,10 @@ async def aopen_stream(
     on_retry: Callable[[RetryCallState], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Response]:
     """The async twin of `open_stream`."""
-    gate = gate_for(endpoint.base_url, endpoint.api_key)
-    was_refused = is_kept = False
+    admission = _admission(endpoint, policy)
 
     async def send() -> Response:
-        nonlocal was_refused, is_kept
-        pass_ = await gate.aenter(
-            again=was_refused, is_kept=is_kept, max_wait=policy.max_window_wait
-        )
-        is_kept = False
+        lease = await admission.aenter()
         loan: Loan[httpx.AsyncClient] | None = None
         try:
             loan = await ASYNC_CLIENTS.lend(endpoint.base_url, endpoint.async_client)
@@ -208,46 +204,51 @@ async def aopen_stream(
                 follow_redirects=False,
             )
         except BaseException as error:
-            pass_.leave()
+            lease.end()
             if loan:
                 await loan.aend()
             if not isinstance(error, FAILURES):
                 raise
             failure = open_failure(error, endpoint.base_url)
         else:
-            opened = Response(response, pass_, loan)
+            opened = Response(response, lease, loan)
             if _is_event_stream(response):
-                pass_.answered(response.headers)
+                admission.accepted(lease, told_by_answer(response.headers))
                 return opened
+            # First, since reading the body closes the response, which ends the lease.
+            if response.status_code == 429:
+                await admission.arefused(lease, told_by_refusal(response.headers))
             failure = refusal(
                 response, await opened.aexcerpt(), endpoint.base_url, endpoint.without_key
             )
-            if isinstance(failure, ThinnestRateLimitError):
-                was_refused = True
-                is_kept = pass_.refused(response.headers, failure.retry_after)
-        raise failure
+        raise admission.failed(failure)
 
     from tenacity import AsyncRetrying
 
-    retrying = AsyncRetrying(**_retrying(policy), before_sleep=on_retry)
     try:
+        retrying = AsyncRetrying(**_retrying(admission), before_sleep=on_retry)
         response: Response = await retrying(send)
     finally:
-        if is_kept:
-            gate.give_up()
+        admission.leave()
     try:
         yield response
     finally:
         await response.aclose()
 
 
-def _retrying(policy: RetryPolicy) -> dict[str, Any]:
-    from tenacity import retry_if_exception, stop_after_attempt
+def _admission(endpoint: Endpoint, policy: RetryPolicy) -> Admission:
+    account = account_for(endpoint.base_url, endpoint.api_key, endpoint.shared_limits)
+    return Admission(account, policy, endpoint.max_streams)
 
+
+def _retrying(admission: Admission) -> dict[str, Any]:
+    from tenacity import retry_if_exception
+
+    tries = admission.tries
     return {
-        "stop": stop_after_attempt(policy.max_retries + 1),
-        "retry": retry_if_exception(policy.should_retry),
-        "wait": policy.wait,
+        "stop": lambda _: tries.are_over,
+        "retry": retry_if_exception(tries.policy.should_retry),
+        "wait": lambda state: tries.delay(state.outcome.exception()),
         "reraise": True,
     }
 

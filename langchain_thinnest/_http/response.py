@@ -22,8 +22,8 @@ from typing import Any
 import httpx
 from typing_extensions import Self
 
+from langchain_thinnest._http.admission import Lease
 from langchain_thinnest._http.failures import FAILURES, body_failure, closed_early
-from langchain_thinnest._http.gate import Pass
 from langchain_thinnest._http.pools import Loan
 from langchain_thinnest._http.retries import rate_limit
 from langchain_thinnest.errors import ThinnestStreamError
@@ -45,15 +45,15 @@ class Response:
         rate_limit: What the headers say of the rate limit.
     """
 
-    def __init__(self, response: httpx.Response, pass_: Pass, loan: Loan[Any]) -> None:
+    def __init__(self, response: httpx.Response, lease: Lease, loan: Loan[Any]) -> None:
         """Wrap httpx's response, whose body has not been read.
 
         Args:
             response: What the client gave.
-            pass_: The right to have this stream open; it ends when the stream is closed.
+            lease: The right to have this stream open; it ends when the stream is closed.
             loan: Of the client; it ends then too.
         """
-        self._pass = pass_
+        self._lease = lease
         self._loan = loan
         self.rate_limit = rate_limit(response.headers)
         self._response = response
@@ -176,7 +176,7 @@ class Response:
         if self._is_closed:
             return
         self._is_closed = True
-        self._pass.leave()
+        self._lease.end()
         try:
             self._response.close()
         finally:
@@ -191,13 +191,13 @@ class Response:
         if self._is_closed:
             return
         if self._process == os.getpid():
-            self._pass.leave()
+            self._lease.end()
             self.shut()
         _abandoned.append(self)
 
     async def aclose(self) -> None:
         """Close the body; the connection too, unless the body was read to its end."""
-        self._pass.leave()
+        self._lease.end()
         try:
             await self._response.aclose()
         finally:

@@ -2,30 +2,54 @@
 
 A POST here makes an agent act and a session remember, so only what the server surely did
 not take is sent again: see `ThinnestError.is_retryable`. How long to wait is the server's
-to say, by `Retry-After`, then `X-RateLimit-Reset`; where it says nothing, the waits grow
+to say, by `Retry-After`, then `X-RateLimit-Reset`. Where it says nothing, the waits grow
 exponentially, with jitter. tenacity does the waiting.
-This module does no I/O; the clock and the dice can be passed in.
+This file does no I/O; the clock and the random numbers can be passed in.
 """
 
 from __future__ import annotations
 
-import random
+import random as _random
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 _HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
 _RESET = "x-ratelimit-reset"
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
 _CLOCKS_AGREE = 2.0  # seconds
+_DAY = 86_400.0  # seconds; no window is longer
+_SHORTEST_WAIT = 0.25  # seconds that are always waited, whatever `max_retry_wait` says
+_MOST_REFUSALS = 20  # for each of `max_retries`, also while others get through
+
+
+class Told(NamedTuple):
+    """What a response's headers say of the window of requests."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset: float | None = None  # the server's stamp, which tells windows apart
+    seconds: float | None = None  # until the reset, or as long as a refusal asks to wait
+
+
+def told_by_answer(headers: Mapping[str, str]) -> Told:
+    """What an answer's headers tell the limits."""
+    return _told(headers, seconds_to_reset(headers) if _RESET in headers else None)
+
+
+def told_by_refusal(headers: Mapping[str, str]) -> Told:
+    """What a refusal's headers tell the limits."""
+    return _told(headers, asked_wait(headers))
+
+
+def _told(headers: Mapping[str, str], seconds: float | None) -> Told:
+    said = rate_limit(headers) or {}
+    return Told(said.get("limit"), said.get("remaining"), said.get("reset"), seconds)
 
 
 def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
@@ -47,10 +71,6 @@ def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
 
 def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Read how long a refusal asks to wait.
-
-    `X-RateLimit-Reset` is the server's clock, so it is compared with the server's own
-    `Date` where the clocks disagree: a client whose clock is wrong waits no longer for it.
-    (`Date` is in whole seconds, so where they agree the client's own clock is finer.)
 
     Args:
         headers: The refusal's headers.
@@ -74,12 +94,30 @@ def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | 
 
 
 def seconds_to_reset(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Read how long the window of the rate limit still lasts, as `asked_wait` does."""
+    """Read how long the window of the rate limit still lasts.
+
+    `X-RateLimit-Reset` is the server's clock, so it is compared with the server's own `Date`
+    where the clocks disagree: a client whose clock is wrong waits no longer for it. A `Date`
+    may also be stale, so the shorter of two waits that make sense is taken. A reset in
+    milliseconds is read as such. One that lies more than a day away makes no sense.
+    """
     at = _number(headers.get(_RESET))
-    return None if at is None else max(0.0, at - _now(headers, now))
+    if at is None:
+        return None
+    ours = time.time() if now is None else now
+    servers = _now(headers, now)
+    for stamp in (at, at / 1000):
+        waits = [stamp - clock for clock in (ours, servers)]
+        ahead = [wait for wait in waits if 0 <= wait <= _DAY]
+        if ahead:
+            return min(ahead)
+        if -_DAY <= waits[1] < 0:
+            return 0.0
+    return 0.0 if at < servers else None
 
 
 def _now(headers: Mapping[str, str], now: float | None) -> float:
+    """The server's time; it is in whole seconds, so ours is finer where the two agree."""
     if now is None:
         now = time.time()
     servers = _date(headers.get("date"))
@@ -103,37 +141,92 @@ class RetryPolicy:
     """Whether to send again, and after how long.
 
     Attributes:
-        max_retries: Tries after the first.
+        max_retries: Tries after the first; with 0, nothing is waited for.
         max_wait: The longest wait, in seconds; a server that asks for more is not waited for.
-        dice: Gives a number from 0 to 1.
+        random: Gives a number from 0 to 1.
     """
 
     max_retries: int
     max_wait: float
-    dice: Callable[[], float] = random.random
+    random: Callable[[], float] = _random.random
 
-    @property
-    def max_window_wait(self) -> float | None:
-        """The longest wait for a window's end; who wants no retries wants no such wait."""
-        return self.max_wait if self.max_retries else None
+    def allows(self, seconds: float) -> bool:
+        """Whether a wait is short enough."""
+        return seconds <= max(self.max_wait, _SHORTEST_WAIT)
 
     def should_retry(self, error: BaseException) -> bool:
         """Whether the server surely did not take the message, and will take it in time."""
         return (
             isinstance(error, ThinnestError)
             and error.is_retryable
-            and (error.retry_after or 0.0) <= self.max_wait
+            and self.allows(error.retry_after or 0.0)
         )
 
-    def wait(self, state: RetryCallState) -> float:
-        """Seconds until the next try; tenacity asks."""
-        error = state.outcome.exception() if state.outcome else None
+    def delay(self, error: BaseException | None, tries: int) -> float:
+        """Seconds until the next try.
+
+        Args:
+            error: What came of the last one.
+            tries: How many have counted so far, from 1 on.
+        """
         asked = error.retry_after if isinstance(error, ThinnestError) else None
         if asked is not None:
             # Whole seconds are rounded, and others were told the same: come a little later.
-            return min(asked + 0.05 + 0.2 * self.dice(), max(self.max_wait, asked))
+            return min(asked + 0.05 + 0.2 * self.random(), max(self.max_wait, asked))
+        return min(self._backoff(error, tries) * (0.75 + 0.5 * self.random()), self.max_wait)
+
+    def patience(self) -> float:
+        """Seconds that all backoffs together take."""
+        error = ThinnestRateLimitError("")
+        tries = range(1, self.max_retries + 1)
+        return sum(min(self._backoff(error, number), self.max_wait) for number in tries)
+
+    def _backoff(self, error: BaseException | None, tries: int) -> float:
         # A limit that says nothing may be a window of a minute; a lost connection is back
         # at once or not soon.
         first = 1.0 if isinstance(error, ThinnestRateLimitError) else 0.25
-        backoff: float = first * 2.0 ** (state.attempt_number - 1)
-        return min(backoff * (0.75 + 0.5 * self.dice()), self.max_wait)
+        backoff: float = first * 2.0 ** (tries - 1)
+        return backoff
+
+
+@dataclass
+class Tries:
+    """The tries of one call: which of them count, and when it gives up.
+
+    A refusal by a limit costs a try only while no other request gets through, so that a batch
+    over the limit loses nothing. A server that only refuses is given up on, and once that has
+    been seen for long enough, each further call ends at its first refusal.
+    """
+
+    policy: RetryPolicy
+    counted: int = 0
+    refusals: int = 0
+    accepts: int | None = None  # how many requests had got through before the last try
+    is_hopeless: bool = False
+    was_free: bool = False
+
+    def fail(self) -> None:
+        """A try failed by something else than a limit."""
+        self.counted += 1
+        self.was_free = False
+
+    def refuse(self, accepts: int, refusals: int, seconds: float) -> None:
+        """A try was refused by a limit; see `Limits.refused` for what the numbers mean."""
+        self.refusals += 1
+        self.was_free = self.accepts is not None and accepts > self.accepts
+        self.counted += not self.was_free
+        many = refusals > self.policy.max_retries
+        self.is_hopeless = many and seconds >= self.policy.patience()
+
+    @property
+    def are_over(self) -> bool:
+        """Whether the call gives up."""
+        retries = self.policy.max_retries
+        are_used_up = self.counted > retries or self.refusals > _MOST_REFUSALS * retries
+        return are_used_up or self.is_hopeless
+
+    def delay(self, error: BaseException | None) -> float:
+        """Seconds until the next try. One that cost nothing comes again soon."""
+        if self.was_free and getattr(error, "retry_after", None) is None:
+            return min(0.05 + 0.1 * self.policy.random(), self.policy.max_wait)
+        return self.policy.delay(error, max(1, self.counted))

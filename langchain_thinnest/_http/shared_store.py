@@ -1,0 +1,300 @@
+"""Limits that processes share: the same arithmetic, on numbers in SQLite or Redis.
+
+One daemon thread does everything with a store: what callers ask, what has ended, and the
+renewal of leases. So the store's connection belongs to no event loop, async code never blocks,
+and what is handed over is done in order. The thread ends when no stream is open.
+A store that is out of reach is told once in the log. Until it is back, this process counts for
+itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import hashlib
+import logging
+import os
+import queue
+import threading
+import time
+from bisect import bisect_left, insort
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from langchain_thinnest._http.backends import Backend, Op, open_backend
+from langchain_thinnest._http.limits import LEASE, LIVE, LONGEST_SLEEP, Limits, Reply
+from langchain_thinnest._http.store import Account, LeaseRef, Question
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from langchain_thinnest._http.retries import Told
+
+logger = logging.getLogger("langchain_thinnest")
+T = TypeVar("T")
+_RENEW = 5.0  # seconds
+_TRY_AGAIN = 5.0  # seconds after which a store that was out of reach is tried again
+_LINGER = 1.0  # seconds for which the thread waits for more to do
+_ANSWER = 10.0  # seconds in which the thread surely answers
+_FRONT = 4  # tickets of a process that ask the store; the others wait behind them
+_NAME = "langchain-thinnest-limits"
+
+
+class _Request(NamedTuple):
+    """What a caller asks of the thread."""
+
+    future: Future[Any]
+    name: str
+    op: Op[Any]
+    is_read: bool
+    account: SharedAccount | None = None  # who asks for a lease
+    lease: str = ""
+
+
+def _end(ids: list[str], limits: Limits, now: float) -> None:
+    limits.end(ids, now)
+
+
+def _renew(leases: list[str], limits: Limits, now: float) -> None:
+    limits.renew(leases, now)
+
+
+class SharedStore:
+    """A store, and the thread that talks to it."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Use a backend; the thread begins with the first call."""
+        self.backend = backend
+        self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._leases: dict[str, tuple[str, SharedAccount]] = {}  # id → state, account
+        self._own: dict[str, Limits] = {}  # what this process counts for itself
+        self._try_again = 0.0
+        self._is_out = False
+        self._renewed = time.monotonic()
+
+    def submit(
+        self, name: str, op: Op[T], *, is_read: bool = False, **lease: Any
+    ) -> Future[T]:
+        """Have the thread do something with a state."""
+        future: Future[T] = Future()
+        self.queue.put(_Request(future, name, op, is_read, **lease))
+        self.ensure_thread()
+        return future
+
+    def ensure_thread(self) -> None:
+        """Begin the thread, unless it runs."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name=_NAME, daemon=True)
+                    self._thread.start()
+
+    def finish(self) -> None:
+        """Do what is left to do, for a while, and close the connection."""
+        thread = self._thread
+        if thread is not None:
+            self.queue.put(None)
+            thread.join(2.0)
+        if thread is None or not thread.is_alive():
+            self.backend.close()
+
+    def _work(self) -> None:
+        is_over = False
+        while not is_over:
+            try:
+                items = [self.queue.get(timeout=_LINGER)]
+            except queue.Empty:
+                items = []
+                with self._lock:
+                    if not self._leases and self.queue.empty():
+                        self._thread = None
+                        return
+            while items and not self.queue.empty() and len(items) < 100:
+                items.append(self.queue.get())
+            is_over = self._do_all(items)
+            if time.monotonic() - self._renewed > _RENEW:
+                self._renewed = time.monotonic()
+                self._renew()
+
+    def _do_all(self, items: list[Any]) -> bool:
+        ended: dict[str, list[str]] = {}
+        for item in items:
+            if isinstance(item, _Request):
+                self._end_all(ended)
+                self._answer(item)
+            elif item is not None:
+                owner: Any = item.account if isinstance(item, LeaseRef) else item[0]
+                id_ = item.id if isinstance(item, LeaseRef) else item[1]
+                self._leases.pop(id_, None)
+                owner.gone(id_)
+                ended.setdefault(owner.name, []).append(id_)
+        self._end_all(ended)
+        return None in items
+
+    def _end_all(self, ended: dict[str, list[str]]) -> None:
+        for name, ids in ended.items():
+            self._do(name, partial(_end, ids), is_read=False)
+        ended.clear()
+
+    def _answer(self, request: _Request) -> None:
+        if not request.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._do(request.name, request.op, is_read=request.is_read)
+        except BaseException as error:  # noqa: BLE001  # it is the caller's to see
+            request.future.set_exception(error)
+        else:
+            if request.account is not None and result.goes:  # to be renewed until it ends
+                self._leases[request.lease] = (request.name, request.account)
+            request.future.set_result(result)
+
+    def _renew(self) -> None:
+        by_name: dict[str, list[str]] = {}
+        for lease, (name, _) in list(self._leases.items()):
+            by_name.setdefault(name, []).append(lease)
+        for name, ids in by_name.items():
+            self._do(name, partial(_renew, ids), is_read=False)
+
+    def _do(self, name: str, op: Op[T], *, is_read: bool) -> T:
+        now = time.monotonic()
+        if now >= self._try_again:
+            try:
+                result = self.backend.apply(name, op, is_read=is_read)
+            except self.backend.errors as error:
+                self._try_again = time.monotonic() + _TRY_AGAIN
+                if not self._is_out:
+                    logger.warning(
+                        "The store of shared_limits is out of reach (%s). Until it is back, "
+                        "this process counts for itself.",
+                        type(error).__name__,
+                    )
+                self._is_out = True
+            else:
+                if self._is_out:
+                    logger.info("The store of shared_limits is back.")
+                    self._is_out = False
+                    self._own.clear()
+                return result
+        return op(self._own.setdefault(name, Limits()), time.monotonic())
+
+
+class SharedAccount(Account):
+    """Numbers in a store that other processes use too."""
+
+    def __init__(self, store: SharedStore, base_url: str, key: SecretStr) -> None:
+        """Use a store; it sees of the key no more than a hash."""
+        super().__init__(store.queue.put)
+        whose = f"{base_url}\0{key.get_secret_value()}".encode()
+        self.name = hashlib.sha256(whose).hexdigest()
+        self._store = store
+        self._lock = threading.RLock()
+        self._waiting: list[list[Any]] = []  # [ticket, last asked], in order of arrival
+        self._accepts = 0
+
+    def ask(self, question: Question) -> Reply:
+        reply = self._wait_behind(question)
+        if reply is None:
+            future = self._submit(question)
+            try:
+                reply = self._seen(question, future.result(_ANSWER))
+            except FutureTimeout:  # nobody's call may hang for the sake of limits
+                reply = Reply(True, 0.0, 0.0, question.came, self._accepts)
+        return reply
+
+    async def aask(self, question: Question) -> Reply:
+        reply = self._wait_behind(question)
+        if reply is None:
+            future = self._submit(question)
+            reply = self._seen(question, await asyncio.wrap_future(future))
+        return reply
+
+    def _submit(self, question: Question) -> Future[Reply]:
+        def op(limits: Limits, now: float) -> Reply:
+            return question.put(limits, now, LEASE)
+
+        is_read = question.came is not None
+        return self._store.submit(
+            self.name, op, is_read=is_read, account=self, lease=question.lease
+        )
+
+    def _wait_behind(self, question: Question) -> Reply | None:
+        """Where a ticket is not among the first of this process, it need not ask the store."""
+        if question.is_nested or not question.waits:
+            return None
+        now = time.monotonic()
+        with self._lock:
+            self._waiting = [each for each in self._waiting if each[1] > now - LIVE]
+            rank = bisect_left(self._waiting, [question.ticket])
+            if rank < len(self._waiting) and self._waiting[rank][0] == question.ticket:
+                self._waiting[rank][1] = now
+            else:
+                insort(self._waiting, [question.ticket, now])
+        if rank < _FRONT:
+            return None
+        sleep = min(self._store.backend.pace * (rank - _FRONT + 1), LONGEST_SLEEP)
+        return Reply(False, sleep, 0.0, question.came, self._accepts)
+
+    def _seen(self, question: Question, reply: Reply) -> Reply:
+        self.used = time.monotonic()
+        self._accepts = reply.accepts
+        if reply.goes:
+            self._leave(question.ticket)
+            return reply
+        pace = self._store.backend.pace
+        return reply._replace(sleep=max(reply.sleep, pace))
+
+    def _leave(self, ticket: str) -> None:
+        with self._lock:
+            self._waiting = [each for each in self._waiting if each[0] != ticket]
+
+    def accepted(self, lease: str, told: Told) -> None:
+        self._store.submit(self.name, lambda limits, now: limits.accepted(lease, told, now))
+
+    def refused(
+        self, lease: str, ticket: str, came: float | None, told: Told
+    ) -> tuple[int, int, float]:
+        return self._refuse(lease, ticket, came, told).result(_ANSWER)
+
+    async def arefused(
+        self, lease: str, ticket: str, came: float | None, told: Told
+    ) -> tuple[int, int, float]:
+        return await asyncio.wrap_future(self._refuse(lease, ticket, came, told))
+
+    def _refuse(
+        self, lease: str, ticket: str, came: float | None, told: Told
+    ) -> Future[tuple[int, int, float]]:
+        def op(limits: Limits, now: float) -> tuple[int, int, float]:
+            return limits.refused(lease, ticket, now if came is None else came, told, now)
+
+        return self._store.submit(self.name, op)
+
+    def release(self, id_: str) -> None:
+        self._store.queue.put((self, id_))
+
+    def gone(self, id_: str) -> None:
+        """A lease or a ticket has ended; the store's thread says so."""
+        self._held.pop(id_, None)
+        self._leave(id_)
+
+
+_stores: dict[tuple[int, str], SharedStore] = {}  # by process and URL
+
+
+def store_at(url: str) -> SharedStore:
+    """This process's store at a URL. After a fork, the parent's is kept and not touched."""
+    name = (os.getpid(), url)
+    store = _stores.get(name)
+    if store is None:
+        store = _stores.setdefault(name, SharedStore(open_backend(url)))
+    return store
+
+
+@atexit.register
+def _finish() -> None:
+    for (process, _), store in list(_stores.items()):
+        if process == os.getpid():
+            store.finish()

@@ -1,0 +1,247 @@
+"""Where the numbers of `limits.py` live: an account for each endpoint and API key.
+
+Calls of this process share accounts. By default the numbers are in this process's memory; with
+`shared_limits` they are in a store that other processes use too: see `shared_store.py`.
+Accounts that nobody has used for a while are dropped, since services have thousands of keys.
+After a fork the child begins anew: the parent's streams are not its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import secrets
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from langchain_thinnest._http.limits import Limits, Reply
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from langchain_thinnest._http.retries import Told
+
+T = TypeVar("T")
+Owner = tuple[int, "weakref.ref[Any] | None"]  # a thread, and a task that runs in it
+_KEEP = 300.0  # seconds without use
+_SWEEP = 60.0
+
+
+class Question(NamedTuple):
+    """What a caller asks: the arguments of `Limits.ask`."""
+
+    ticket: str
+    came: float | None
+    lease: str
+    most: int | None
+    is_nested: bool
+    waits: bool
+
+    def put(self, limits: Limits, now: float, lasts: float) -> Reply:
+        """Ask."""
+        return limits.ask(
+            self.ticket,
+            self.came,
+            self.lease,
+            now,
+            lasts=lasts,
+            most=self.most,
+            is_nested=self.is_nested,
+            waits=self.waits,
+        )
+
+
+class LeaseRef(weakref.ref[Any]):
+    """Tells of a lease that nobody holds any more."""
+
+    __slots__ = ("account", "id")
+    account: Account
+    id: str
+
+
+class Account(ABC):
+    """The limits of one endpoint and key, as calls of this process see them."""
+
+    def __init__(self, on_drop: Callable[[Any], None]) -> None:
+        """Begin with no call.
+
+        Args:
+            on_drop: Takes a `LeaseRef` whose lease is gone. The garbage collector calls it,
+                so it must be a function in C that does not lock.
+        """
+        self._on_drop = on_drop
+        self._held: dict[str, tuple[LeaseRef, Owner]] = {}
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count()
+        self.used = time.monotonic()
+        self.told = -math.inf  # when it was logged that calls wait
+
+    def new_id(self) -> str:
+        """An id for a ticket or a lease; later ones sort behind earlier ones."""
+        return f"{self._prefix}{next(self._numbers):012d}"
+
+    def hold(self, lease: object, owner: Owner) -> str:
+        """Take note of a lease, which is to end when nobody holds it any more."""
+        ref = LeaseRef(lease, self._on_drop)
+        ref.account, ref.id = self, self.new_id()
+        self._held[ref.id] = (ref, owner)
+        return ref.id
+
+    def is_held_by(self, owner: Owner) -> bool:
+        """Whether a caller would wait for itself: its task, or its thread, holds a stream.
+
+        A sync call blocks the loop of its thread, with all tasks.
+        """
+        thread, task = owner
+        own = task and task()
+        return any(
+            its_thread == thread and (own is None or its is None or its() is own)
+            for _, (its_thread, its) in list(self._held.values())
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody has used it for a while."""
+        return not self._held and time.monotonic() - self.used > _KEEP
+
+    @abstractmethod
+    def ask(self, question: Question) -> Reply:
+        """Ask whether a request may go out."""
+
+    @abstractmethod
+    async def aask(self, question: Question) -> Reply:
+        """The async twin of `ask`."""
+
+    @abstractmethod
+    def accepted(self, lease: str, told: Told) -> None:
+        """The server answers a request."""
+
+    @abstractmethod
+    def refused(
+        self, lease: str, ticket: str, came: float | None, told: Told
+    ) -> tuple[int, int, float]:
+        """The server refuses a request by a limit."""
+
+    @abstractmethod
+    async def arefused(
+        self, lease: str, ticket: str, came: float | None, told: Told
+    ) -> tuple[int, int, float]:
+        """The async twin of `refused`."""
+
+    @abstractmethod
+    def release(self, id_: str) -> None:
+        """A stream is closed, or a call asks no more. Neither blocks nor locks."""
+
+
+class MemoryAccount(Account):
+    """Numbers in this process's memory."""
+
+    def __init__(self) -> None:
+        """Begin with nothing known."""
+        # The garbage collector may end a lease while this thread holds the lock. So what has
+        # ended goes into a queue, which the next caller empties.
+        self._ended: deque[str | LeaseRef] = deque()
+        super().__init__(self._ended.append)
+        self._lock = threading.RLock()
+        self._limits = Limits()
+
+    def ask(self, question: Question) -> Reply:
+        with self._lock:
+            return question.put(self._limits, self._now(), float("inf"))
+
+    async def aask(self, question: Question) -> Reply:
+        return self.ask(question)
+
+    def accepted(self, lease: str, told: Told) -> None:
+        with self._lock:
+            self._limits.accepted(lease, told, self._now())
+
+    def refused(
+        self, lease: str, ticket: str, came: float | None, told: Told
+    ) -> tuple[int, int, float]:
+        with self._lock:
+            now = self._now()
+            return self._limits.refused(
+                lease, ticket, now if came is None else came, told, now
+            )
+
+    async def arefused(
+        self, lease: str, ticket: str, came: float | None, told: Told
+    ) -> tuple[int, int, float]:
+        return self.refused(lease, ticket, came, told)
+
+    def release(self, id_: str) -> None:
+        self._ended.append(id_)
+
+    def _now(self) -> float:
+        self.used = now = time.monotonic()
+        if self._ended:
+            ids = []
+            while self._ended:
+                item = self._ended.popleft()
+                ids.append(item if isinstance(item, str) else item.id)
+                self._held.pop(ids[-1], None)
+            self._limits.end(ids, now)
+        return now
+
+
+class _Accounts:
+    """This process's accounts."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.lock = threading.RLock()
+        self.by_key: dict[tuple[str, SecretStr, SecretStr | None], Account] = {}
+        self.swept = time.monotonic()
+
+    def get(self, base_url: str, key: SecretStr, shared: SecretStr | None) -> Account:
+        account = self.by_key.get((base_url, key, shared))
+        if account is None:
+            with self.lock:
+                account = self.by_key.get((base_url, key, shared))
+                if account is None:
+                    self._sweep()
+                    account = _new_account(base_url, key, shared)
+                    self.by_key[base_url, key, shared] = account
+        account.used = time.monotonic()
+        return account
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self.swept > _SWEEP:
+            self.swept = now
+            for key in [key for key, account in self.by_key.items() if account.is_idle]:
+                del self.by_key[key]
+
+
+def _new_account(base_url: str, key: SecretStr, shared: SecretStr | None) -> Account:
+    if shared is None:
+        return MemoryAccount()
+    from langchain_thinnest._http.shared_store import SharedAccount, store_at
+
+    return SharedAccount(store_at(shared.get_secret_value()), base_url, key)
+
+
+_accounts = _Accounts()
+_parents: list[_Accounts] = []  # after a fork: kept, neither used nor closed
+
+
+def account_for(base_url: str, key: SecretStr, shared: SecretStr | None = None) -> Account:
+    """The account that all calls of this process to one URL with one key share."""
+    global _accounts  # noqa: PLW0603
+    if _accounts.process != os.getpid():
+        _parents.append(_accounts)
+        _accounts = _Accounts()
+    return _accounts.get(base_url, key, shared)
+
+
+def forget() -> None:
+    """Forget all that is known of limits."""
+    global _accounts  # noqa: PLW0603
+    _accounts = _Accounts()
