@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from langchain_thinnest._http.limit_types import Question, Told
 from langchain_thinnest._http.limits import LEASE, Limits
-from langchain_thinnest._http.retries import RetryPolicy, Told, Tries
+from langchain_thinnest._http.retries import RetryPolicy, Tries
 from langchain_thinnest.errors import ThinnestRateLimitError
 
 
@@ -39,10 +40,10 @@ class Server:
         if self.used >= self.limit:
             self.refused += 1
             return False, self.told(now, wait=math.ceil(self.ends - now))
-        self.used += 1
         if self.open >= self.streams:
             self.refused += 1
             return False, self.told(now, wait=None)
+        self.used += 1
         self.open += 1
         self.taken.append(now)
         return True, self.told(now, wait=math.ceil(self.ends) - now)
@@ -72,6 +73,7 @@ class Fleet:
         lost: Those that were given up on.
         went: Names of calls in the order in which their requests went out.
         asks: How often a caller asked whether it may go.
+        most_leased: The most leases that were open at once.
     """
 
     def __init__(self, server: Server, seed: int = 0) -> None:
@@ -81,7 +83,7 @@ class Fleet:
         self.answered: list[str] = []
         self.lost: list[str] = []
         self.went: list[tuple[str, float]] = []
-        self.asks = 0
+        self.asks = self.most_leased = 0
         self.latency = 0.005
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -140,15 +142,15 @@ class Call:
         fleet.asks += 1
         lease = f"{self.ticket}#{self.leases}"
         lasts = LEASE if self.process.is_shared else math.inf
-        reply = limits.ask(
-            self.ticket, self.came, lease, fleet.now, lasts=lasts, most=self.max_streams
-        )
+        question = Question(self.ticket, self.came, lease, self.max_streams)
+        reply = limits.ask(question, fleet.now, lasts)
         self.came = reply.came
         if not reply.goes:
             fleet.at(fleet.now + reply.sleep, self.ask)
             return
         self.tries.accepts = reply.accepts
         self.leases += 1
+        fleet.most_leased = max(fleet.most_leased, len(limits.leases))
         fleet.went.append((self.name, fleet.now))
         fleet.at(fleet.now + fleet.latency, lambda: self.arrive(lease))
 
@@ -172,7 +174,8 @@ class Call:
                 fleet.at(fleet.now + self.seconds, lambda: self.finish(lease))
             return
         assert self.came is not None
-        self.tries.refuse(*limits.refused(lease, self.ticket, self.came, told, fleet.now))
+        seen = limits.refused(lease, self.ticket, self.came, told, fleet.now)
+        self.tries.refuse(told, *seen)
         error = ThinnestRateLimitError("", retry_after=told.seconds, is_retryable=True)
         if self.tries.are_over:
             limits.end([self.ticket], fleet.now)
@@ -229,7 +232,7 @@ def main() -> None:
             ratio = fleet.server.taken[-1] / (windows * 10.0)
             print(
                 f"| {processes} | {'together' if is_shared else 'each for itself'} | "
-                f"{ratio:.2f} × | {fleet.server.refused / prompts:.1%} | {len(fleet.lost)} |",
+                f"{ratio:.2f} x | {fleet.server.refused / prompts:.1%} | {len(fleet.lost)} |",
                 flush=True,
             )
 

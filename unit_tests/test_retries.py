@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tenacity import RetryCallState
 
 from langchain_thinnest import (
     ThinnestConnectionError,
@@ -16,7 +14,14 @@ from langchain_thinnest import (
     ThinnestRateLimitError,
     ThinnestServerError,
 )
-from langchain_thinnest._http.retries import RetryPolicy, asked_wait, rate_limit
+from langchain_thinnest._http.limit_types import Told
+from langchain_thinnest._http.retries import (
+    RetryPolicy,
+    Tries,
+    asked_wait,
+    rate_limit,
+    seconds_to_reset,
+)
 
 NOW = 1_800_000_000.0
 
@@ -85,21 +90,11 @@ def test_rate_limit() -> None:
 
 
 def waits(error: ThinnestError, policy: RetryPolicy, tries: int = 6) -> list[float]:
-    outcome = SimpleNamespace(exception=lambda: error)
-    return [
-        policy.wait(_state(attempt_number=number, outcome=outcome))
-        for number in range(1, tries + 1)
-    ]
-
-
-def _state(**fields: Any) -> RetryCallState:
-    state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-    vars(state).update(fields)
-    return state
+    return [policy.delay(error, number) for number in range(1, tries + 1)]
 
 
 def test_a_limit_without_a_word_outlasts_a_window_of_a_minute() -> None:
-    policy = RetryPolicy(6, 75.0, dice=lambda: 0.5)
+    policy = RetryPolicy(6, 75.0, random=lambda: 0.5)
     assert waits(ThinnestRateLimitError("x", is_retryable=True), policy) == [
         1,
         2,
@@ -111,20 +106,20 @@ def test_a_limit_without_a_word_outlasts_a_window_of_a_minute() -> None:
 
 
 def test_a_connection_is_back_sooner_or_not_at_all() -> None:
-    policy = RetryPolicy(6, 75.0, dice=lambda: 0.5)
+    policy = RetryPolicy(6, 75.0, random=lambda: 0.5)
     assert waits(ThinnestConnectionError("x", is_retryable=True), policy, 3) == [0.25, 0.5, 1]
 
 
 def test_backoff_has_jitter_and_an_upper_bound() -> None:
     error = ThinnestRateLimitError("x", is_retryable=True)
-    assert waits(error, RetryPolicy(6, 75.0, dice=lambda: 0.0), 2) == [0.75, 1.5]
-    assert waits(error, RetryPolicy(6, 75.0, dice=lambda: 1.0), 2) == [1.25, 2.5]
+    assert waits(error, RetryPolicy(6, 75.0, random=lambda: 0.0), 2) == [0.75, 1.5]
+    assert waits(error, RetryPolicy(6, 75.0, random=lambda: 1.0), 2) == [1.25, 2.5]
     assert max(waits(error, RetryPolicy(6, 3.0), 9)) <= 3.0
 
 
-@pytest.mark.parametrize("dice", [0.0, 1.0])
-def test_what_the_server_asks_for_is_waited_for_and_hardly_more(dice: float) -> None:
-    policy = RetryPolicy(6, 75.0, dice=lambda: dice)
+@pytest.mark.parametrize("number", [0.0, 1.0])
+def test_what_the_server_asks_for_is_waited_for_and_hardly_more(number: float) -> None:
+    policy = RetryPolicy(6, 75.0, random=lambda: number)
     error = ThinnestRateLimitError("x", is_retryable=True, retry_after=3.0)
     assert all(3.0 < wait < 3.3 for wait in waits(error, policy))
 
@@ -151,7 +146,75 @@ def test_an_error_that_asks_for_nothing_is_sent_again_whatever_the_longest_wait(
 
 
 def test_a_wait_for_no_error_of_ours_is_a_backoff() -> None:
-    policy = RetryPolicy(6, 75.0, dice=lambda: 0.5)
-    outcome = SimpleNamespace(exception=lambda: ValueError("x"))
-    assert policy.wait(_state(attempt_number=1, outcome=outcome)) == 0.25
-    assert policy.wait(_state(attempt_number=1, outcome=None)) == 0.25
+    policy = RetryPolicy(6, 75.0, random=lambda: 0.5)
+    assert policy.delay(ValueError("x"), 1) == 0.25
+    assert policy.delay(None, 1) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-reset": str(int(NOW + 20) * 1000)}, 20),  # milliseconds
+        ({"x-ratelimit-reset": str(int(NOW + 20) * 1000), "date": formatdate(NOW)}, 20),
+        ({"x-ratelimit-reset": str(int(NOW) + 10 * 365 * 86_400)}, None),
+        ({"x-ratelimit-reset": str(int(NOW) + 900)}, 900),
+        ({"x-ratelimit-reset": "0"}, 0),
+        ({"x-ratelimit-reset": "20"}, 0),
+        ({"x-ratelimit-reset": str(int(NOW) + 5), "date": formatdate(NOW - 3600)}, 5),  # stale
+        ({"x-ratelimit-reset": str(int(NOW) - 5), "date": formatdate(NOW - 9)}, 4),
+    ],
+)
+def test_resets_are_believed_as_far_as_they_make_sense(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert seconds_to_reset(headers, now=NOW) == seconds
+
+
+def tries(**fields: Any) -> Tries:
+    return Tries(RetryPolicy(2, 75.0, random=lambda: 0.5), accepts=0, **fields)
+
+
+def test_a_refusal_costs_a_try_only_while_nobody_else_gets_through() -> None:
+    call = tries()
+    for accepts in range(1, 11):
+        call.refuse(Told(), accepts, 1, 0.0)
+        assert (call.counted, call.are_over) == (0, False)
+        assert call.delay(ThinnestRateLimitError("x")) == pytest.approx(0.1)
+        call.accepts = accepts
+    for counted in (1, 2, 3):
+        call.refuse(Told(), 10, counted, 0.0)
+        assert (call.counted, call.are_over) == (counted, counted == 3)
+
+
+def test_free_tries_do_not_go_on_for_ever() -> None:
+    call = tries()
+    for _ in range(41):
+        assert not call.are_over
+        call.refuse(Told(), 100, 1, 0.0)
+    assert call.are_over
+
+
+def test_a_server_that_has_only_refused_for_long_is_given_up_on_at_the_next_refusal() -> None:
+    call = tries()
+    call.refuse(Told(), 0, 3, call.policy.patience() - 0.1)
+    assert not call.are_over
+    call.refuse(Told(), 0, 3, call.policy.patience())
+    assert call.are_over
+
+
+def test_long_backoffs_for_a_stream_are_cut_in_parts() -> None:
+    call = Tries(RetryPolicy(6, 75.0, random=lambda: 0.5), accepts=0)
+    waited = 0.0
+    while not call.are_over:
+        call.refuse(Told(remaining=3), 0, 1, 0.0)
+        delay = call.delay(ThinnestRateLimitError("x"))
+        assert delay <= 4.0
+        waited += delay
+    assert 50 < waited < 80  # as long as the whole ones
+
+
+@pytest.mark.parametrize("longest", [0.0, 0.1])
+def test_the_shortest_waits_are_always_waited(longest: float) -> None:
+    policy = RetryPolicy(6, longest)
+    assert policy.allows(0.2)
+    assert not policy.allows(1.0)

@@ -13,14 +13,11 @@ import logging
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
 
-from langchain_thinnest._http.retries import RetryPolicy, Told, Tries
-from langchain_thinnest._http.store import Account, Owner, Question
+from langchain_thinnest._http.limit_types import Question, Reply, Told
+from langchain_thinnest._http.retries import RetryPolicy, Tries
+from langchain_thinnest._http.store import Account, Owner
 from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
-
-if TYPE_CHECKING:
-    from langchain_thinnest._http.limits import Reply
 
 logger = logging.getLogger("langchain_thinnest")
 _TELL_AFTER = 10.0  # seconds of waiting
@@ -101,12 +98,15 @@ class Admission:
 
     def refused(self, lease: Lease, told: Told) -> None:
         """The server refused the request by a limit. The call keeps its place in the order."""
-        self.tries.refuse(*self._account.refused(lease.id, self._ticket, self._came, told))
+        self.tries.refuse(
+            told, *self._account.refused(lease.id, self._ticket, self._came, told)
+        )
 
     async def arefused(self, lease: Lease, told: Told) -> None:
         """The async twin of `refused`."""
         came = self._came
-        self.tries.refuse(*await self._account.arefused(lease.id, self._ticket, came, told))
+        seen = await self._account.arefused(lease.id, self._ticket, came, told)
+        self.tries.refuse(told, *seen)
 
     def accepted(self, lease: Lease, told: Told) -> None:
         """The server answers."""

@@ -21,10 +21,9 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-if TYPE_CHECKING:
-    from langchain_thinnest._http.retries import Told
+from langchain_thinnest._http.limit_types import Question, Reply, Told
 
 PACE = 0.003  # seconds of sleep for each place that a ticket is behind
 LONGEST_SLEEP = 1.0
@@ -36,16 +35,6 @@ _REFRESH = 0.5  # seconds between two writes of a waiting ticket's time
 _UNANSWERED = 5.0  # seconds for which a request without an answer holds others back
 _FIRST, _FURTHER, _KNOWN = 5, 2, 100  # slow start: streams at first, more for each answer
 _PATIENCE, _MOST_PATIENCE = 10.0, 160.0
-
-
-class Reply(NamedTuple):
-    """What a caller is told: to go, or to ask again in `sleep` seconds."""
-
-    goes: bool
-    sleep: float
-    closed: float  # seconds until the window ends by the server's word; 0 if it is open
-    came: float | None  # the ticket's place in the order of arrival
-    accepts: int  # requests that the server has taken so far
 
 
 @dataclass
@@ -61,7 +50,7 @@ class Limits:
     told: float = 0.0  # when the server told of it
     most: int | None = None  # streams at once, as learned
     peak: int = 0  # streams answered and open at once, since the last lesson
-    lesson: float = 0.0  # when `most` changed last
+    lesson: float = -1.0  # when `most` changed last
     patience: float = _PATIENCE  # seconds, or answers for each stream, before it rises
     since: int = 0  # answers since the last lesson
     is_rising: bool = False  # `most` is more than was ever answered at once
@@ -73,30 +62,14 @@ class Limits:
     unanswered: dict[str, float] = field(default_factory=dict)  # of them: when they were sent
     is_changed: bool = True  # by the last call, beyond what time alone changes
 
-    def ask(
-        self,
-        ticket: str,
-        came: float | None,
-        lease: str,
-        now: float,
-        *,
-        lasts: float = inf,
-        most: int | None = None,
-        is_nested: bool = False,
-        waits: bool = True,
-    ) -> Reply:
-        """Ask whether a request may go out; if so, its lease (an id used once) is booked.
-
-        `came` is what an earlier reply said, `lasts` how long the lease holds, `most` the most
-        streams at once if the user has set it. A nested caller holds a stream itself, so it
-        may not wait for one. One that does not wait stops at nothing but the user's `most`.
-        """
+    def ask(self, question: Question, now: float, lasts: float = inf) -> Reply:
+        """Ask whether a request may go out; if so, its lease is booked for so many seconds."""
+        ticket, came, lease, most, is_nested, waits = question
         self._advance(now)
         came = now if came is None else min(came, now)
         rank = bisect_left(self.tickets, [came, ticket])
         is_known = rank < len(self.tickets) and self.tickets[rank][1] == ticket
-        requests = self._requests(now)
-        streams = self._streams(now, most)
+        requests, streams = self._requests(now), self._streams(now, most)
         free = requests if is_nested else min(requests, streams)
         goes = (0 if is_nested else rank) < free
         if not waits:
@@ -106,7 +79,6 @@ class Limits:
             self.unanswered[lease] = now
             if is_known:
                 del self.tickets[rank]
-            self.is_changed = True
             return Reply(True, 0.0, 0.0, came, self.accepts)
         self.is_changed = not is_known or now - self.tickets[rank][2] > _REFRESH
         if not is_known:
@@ -122,9 +94,7 @@ class Limits:
         """The server answers a request."""
         self._advance(now)
         self.unanswered.pop(lease, None)
-        self.accepts += 1
-        self.refusals = 0
-        self.since += 1
+        self.accepts, self.since, self.refusals = self.accepts + 1, self.since + 1, 0
         answered = len(self.leases) - len(self.unanswered)
         self.peak = max(self.peak, answered)
         if self.most is not None and answered >= self.most:
@@ -134,24 +104,22 @@ class Limits:
             if answered > self.most or enough or now - self.lesson >= self.patience:
                 self._learn_streams(max(answered, self.most + 1), now, is_rising=True)
         self._learn_window(told, now)
-        self.is_changed = True
 
     def refused(
         self, lease: str, ticket: str, came: float, told: Told, now: float
     ) -> tuple[int, int, float]:
         """The server refuses a request by a limit; the caller keeps its place in the order.
 
-        Says how many requests the server has taken, how many it has refused since it took
-        one, and for how many seconds it has done so.
+        Returns requests taken so far, refusals since the last of them, and their seconds.
         """
         self._advance(now)
-        sent = self.unanswered.pop(lease, now)
+        sent = self.unanswered.pop(lease, self.lesson)
         self.leases.pop(lease, None)
         self.row = self.row if self.refusals else now
         self.refusals += 1
         back = now
-        asks = told.seconds if told.seconds is None or told.seconds <= BELIEF else None
-        if told.remaining == 0 or (told.remaining is None and asks is not None):
+        asks_all = told.remaining is None and told.seconds is not None
+        if told.remaining == 0 or (asks_all and (told.seconds or 0.0) <= BELIEF):
             is_early = told.reset is not None and told.reset <= self.reset and now >= self.ends
             self.limit = 1 if is_early else told.limit or self.limit
             self.left, self.told = 0, now
@@ -159,11 +127,10 @@ class Limits:
             seconds = LONGEST_SLEEP if told.seconds is None else told.seconds
             self.ends = now + max(seconds, 0.2 if is_early else 0.0) + MARGIN
             back = min(self.ends, now + BELIEF)
-        if told.remaining != 0 and sent >= self.lesson:
+        if told.remaining != 0 and sent > self.lesson:
             self.patience = min(_MOST_PATIENCE, self.patience * 2)
             self._learn_streams(max(1, self.peak), now, is_rising=False)
         insort(self.tickets, [min(came, now), ticket, back])
-        self.is_changed = True
         return self.accepts, self.refusals, now - self.row
 
     def end(self, ids: list[str], now: float) -> None:
@@ -175,13 +142,11 @@ class Limits:
             if self.unanswered.pop(lease, None) is not None and self.left:
                 self.left -= 1  # the server may have counted it
         self.tickets = [ticket for ticket in self.tickets if ticket[1] not in gone]
-        self.is_changed = True
 
     def renew(self, leases: list[str], now: float) -> None:
         """Streams are still open."""
         self._advance(now)
         self.leases.update(dict.fromkeys(leases, now + LEASE))
-        self.is_changed = True
 
     def _requests(self, now: float) -> float:
         """Requests that the window has left."""
@@ -189,10 +154,9 @@ class Limits:
             return inf
         left, since = self.left, 0.0
         if now >= self.ends:
-            left, since = max(1, self.limit or 1), self.ends
+            left, since = max(1, self.limit or 1), max(self.ends, now - BELIEF)
         elif now >= self.told + BELIEF:
             left = max(1, left)
-        since = max(since, now - _UNANSWERED)
         return left - sum(sent >= since for sent in self.unanswered.values())
 
     def _streams(self, now: float, most: int | None) -> float:
@@ -215,7 +179,8 @@ class Limits:
             if now >= self.ends:
                 self.left = None
             return
-        is_new = self.left is None or told.reset > self.reset or now >= self.ends
+        is_over = now >= min(self.ends, self.told + BELIEF)
+        is_new = self.left is None or told.reset > self.reset or is_over
         self.left = told.remaining if is_new else min(self.left or 0, told.remaining)
         self.limit = told.limit
         self.reset = max(self.reset, told.reset)
@@ -225,7 +190,7 @@ class Limits:
         """Move to `now`, and drop what is over."""
         if now < self.at - 1.0:  # the clock was set back: no time above means anything
             vars(self).update(vars(Limits()))
-        self.at = now
+        self.at, self.is_changed = now, True
         if now - self.swept > _REFRESH:
             self.swept = now
             self.tickets = [ticket for ticket in self.tickets if ticket[2] > now - LIVE]

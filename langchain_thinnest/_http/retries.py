@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from math import inf
 
+from langchain_thinnest._http.limit_types import Told
 from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
 
 _HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
@@ -25,21 +26,13 @@ _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
 _CLOCKS_AGREE = 2.0  # seconds
 _DAY = 86_400.0  # seconds; no window is longer
 _SHORTEST_WAIT = 0.25  # seconds that are always waited, whatever `max_retry_wait` says
+_STREAMS_WAIT = 4.0  # seconds; for a place among the streams at once
 _MOST_REFUSALS = 20  # for each of `max_retries`, also while others get through
-
-
-class Told(NamedTuple):
-    """What a response's headers say of the window of requests."""
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset: float | None = None  # the server's stamp, which tells windows apart
-    seconds: float | None = None  # until the reset, or as long as a refusal asks to wait
 
 
 def told_by_answer(headers: Mapping[str, str]) -> Told:
     """What an answer's headers tell the limits."""
-    return _told(headers, seconds_to_reset(headers) if _RESET in headers else None)
+    return _told(headers, seconds_to_reset(headers))
 
 
 def told_by_refusal(headers: Mapping[str, str]) -> Told:
@@ -49,7 +42,8 @@ def told_by_refusal(headers: Mapping[str, str]) -> Told:
 
 def _told(headers: Mapping[str, str], seconds: float | None) -> Told:
     said = rate_limit(headers) or {}
-    return Told(said.get("limit"), said.get("remaining"), said.get("reset"), seconds)
+    reset = said.get("reset") if seconds_to_reset(headers) is not None else None
+    return Told(said.get("limit"), said.get("remaining"), reset, seconds)
 
 
 def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
@@ -199,22 +193,29 @@ class Tries:
     """
 
     policy: RetryPolicy
-    counted: int = 0
+    counted: float = 0.0
     refusals: int = 0
     accepts: int | None = None  # how many requests had got through before the last try
     is_hopeless: bool = False
     was_free: bool = False
+    longest: float = inf  # seconds until the next try
 
     def fail(self) -> None:
         """A try failed by something else than a limit."""
         self.counted += 1
-        self.was_free = False
+        self.was_free, self.longest = False, inf
 
-    def refuse(self, accepts: int, refusals: int, seconds: float) -> None:
-        """A try was refused by a limit; see `Limits.refused` for what the numbers mean."""
+    def refuse(self, told: Told, accepts: int, refusals: int, seconds: float) -> None:
+        """A try was refused by a limit; see `Limits.refused` for what the numbers mean.
+
+        One with requests left is of the streams at once, of which other processes may close
+        one at any time. So its long backoffs are cut in parts, which cost a part of a try.
+        """
         self.refusals += 1
         self.was_free = self.accepts is not None and accepts > self.accepts
-        self.counted += not self.was_free
+        self.longest = _STREAMS_WAIT if told.remaining else inf
+        if not self.was_free:
+            self.counted += min(1.0, self.longest / 2.0 ** int(self.counted))
         many = refusals > self.policy.max_retries
         self.is_hopeless = many and seconds >= self.policy.patience()
 
@@ -229,4 +230,5 @@ class Tries:
         """Seconds until the next try. One that cost nothing comes again soon."""
         if self.was_free and getattr(error, "retry_after", None) is None:
             return min(0.05 + 0.1 * self.policy.random(), self.policy.max_wait)
-        return self.policy.delay(error, max(1, self.counted))
+        delay = self.policy.delay(error, max(1, int(self.counted)))
+        return min(delay, self.longest * (0.75 + 0.5 * self.policy.random()))

@@ -24,13 +24,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from langchain_thinnest._http.backends import Backend, Op, open_backend
-from langchain_thinnest._http.limits import LEASE, LIVE, LONGEST_SLEEP, Limits, Reply
-from langchain_thinnest._http.store import Account, LeaseRef, Question
+from langchain_thinnest._http.limit_types import Question, Reply, Told
+from langchain_thinnest._http.limits import LEASE, LIVE, LONGEST_SLEEP, Limits
+from langchain_thinnest._http.store import Account, LeaseRef
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from langchain_thinnest._http.retries import Told
 
 logger = logging.getLogger("langchain_thinnest")
 T = TypeVar("T")
@@ -214,7 +214,7 @@ class SharedAccount(Account):
 
     def _submit(self, question: Question) -> Future[Reply]:
         def op(limits: Limits, now: float) -> Reply:
-            return question.put(limits, now, LEASE)
+            return limits.ask(question, now, LEASE)
 
         is_read = question.came is not None
         return self._store.submit(

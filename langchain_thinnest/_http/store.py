@@ -18,43 +18,19 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from langchain_thinnest._http.limits import Limits, Reply
+from langchain_thinnest._http.limits import Limits
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from langchain_thinnest._http.retries import Told
+    from langchain_thinnest._http.limit_types import Question, Reply, Told
 
 T = TypeVar("T")
 Owner = tuple[int, "weakref.ref[Any] | None"]  # a thread, and a task that runs in it
 _KEEP = 300.0  # seconds without use
 _SWEEP = 60.0
-
-
-class Question(NamedTuple):
-    """What a caller asks: the arguments of `Limits.ask`."""
-
-    ticket: str
-    came: float | None
-    lease: str
-    most: int | None
-    is_nested: bool
-    waits: bool
-
-    def put(self, limits: Limits, now: float, lasts: float) -> Reply:
-        """Ask."""
-        return limits.ask(
-            self.ticket,
-            self.came,
-            self.lease,
-            now,
-            lasts=lasts,
-            most=self.most,
-            is_nested=self.is_nested,
-            waits=self.waits,
-        )
 
 
 class LeaseRef(weakref.ref[Any]):
@@ -153,7 +129,7 @@ class MemoryAccount(Account):
 
     def ask(self, question: Question) -> Reply:
         with self._lock:
-            return question.put(self._limits, self._now(), float("inf"))
+            return self._limits.ask(question, self._now())
 
     async def aask(self, question: Question) -> Reply:
         return self.ask(question)

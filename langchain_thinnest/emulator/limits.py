@@ -56,6 +56,11 @@ class Limits:
         self._open[key] = count + 1
         return True
 
+    def give_back(self, key: str) -> None:
+        """Take back what `take` counted: a request that is refused for another reason."""
+        end, used = self._windows[key]
+        self._windows[key] = (end, used - 1)
+
     def disconnect(self, key: str) -> None:
         """Close a connection that `connect` opened."""
         self._open[key] -= 1

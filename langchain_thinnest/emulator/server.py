@@ -172,6 +172,8 @@ class ThinnestEmulator:
                 headers["Retry-After"] = str(self._limits.seconds_left(key))
             return _refuse(429, "Rate limit exceeded", headers)
         if not self._limits.connect(key):
+            self._limits.give_back(key)
+            headers = self._limits.headers(key)
             return _refuse(429, "Too many concurrent connections", headers)
         try:
             return await self._stream_or_refuse(request, key, headers)
