@@ -180,10 +180,15 @@ def keeps_no_objects(base_url: str) -> None:
     assert after - before < 100, f"{after - before} objects more after 1,000 turns"
 
 
-if __name__ == "__main__":
+def main(functions: dict[str, Any]) -> None:
+    """Run the function that the command line names, with its arguments."""
     # Of slow steps, asyncio's debug mode tells; the machine may be busy.
     logging.getLogger("asyncio").addFilter(lambda told: not told.msg.startswith("Executing"))
     warnings.filterwarnings("ignore", category=LangChainBetaWarning)
     faulthandler.dump_traceback_later(SECONDS, exit=True)
-    globals()[sys.argv[1]](sys.argv[2])
+    functions[sys.argv[1]](*sys.argv[2:])
     faulthandler.cancel_dump_traceback_later()
+
+
+if __name__ == "__main__":
+    main(globals())

@@ -32,13 +32,15 @@ WHOLE = stream(as_sse(*EVENTS))
 BEGIN = [head(200, {**HEADERS, "Transfer-Encoding": "chunked"}), chunk(as_sse(EVENTS[0]))]
 
 
-def in_a_process(function: str, base_url: str) -> subprocess.Popen[str]:
+def in_a_process(
+    function: str, *arguments: str, module: str = "processes"
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning"]
     # From Python 3.12 on, who forks is told of other threads: one that watches streams.
     command += ["-W", "ignore:This process:DeprecationWarning"]
-    command += ["-m", "integration_tests.processes"]
+    command += ["-m", f"integration_tests.{module}"]
     return subprocess.Popen(
-        [*command, function, base_url],
+        [*command, function, *arguments],
         cwd=Path(__file__).parent.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

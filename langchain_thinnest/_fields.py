@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -136,7 +137,7 @@ class ThinnestFields(BaseChatModel):
 
     @override
     def __getstate__(self) -> dict[Any, Any]:
-        if bound := self._bound_to_this_process():
+        if bound := self._unpicklable():
             raise TypeError(
                 f"A {type(self).__name__} with {' and '.join(bound)} cannot be pickled: open "
                 "connections and locks stay in their process. Make the model without, and set "
@@ -154,6 +155,16 @@ class ThinnestFields(BaseChatModel):
         names = ("http_client", "http_async_client", "rate_limiter")
         given = {name: getattr(self, name) for name in names}
         return {name: value for name, value in given.items() if value is not None}
+
+    def _unpicklable(self) -> dict[str, Any]:
+        """What no other process can have; a limiter that counts elsewhere can go along."""
+        bound = self._bound_to_this_process()
+        try:
+            pickle.dumps(bound.get("rate_limiter"))
+        except Exception:  # noqa: BLE001  # whatever it raises, it cannot be pickled
+            return bound
+        bound.pop("rate_limiter", None)
+        return bound
 
     @field_validator("agent_id", "session_id")
     @classmethod

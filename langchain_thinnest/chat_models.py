@@ -129,7 +129,10 @@ class ChatThinnest(ThinnestBinding):
     @property
     @override
     def lc_secrets(self) -> dict[str, str]:
-        return {"thinnest_api_key": KEY_VARIABLES[0]}
+        secrets = {"thinnest_api_key": KEY_VARIABLES[0]}
+        if self.shared_limits is not None:  # its URL may hold a password
+            secrets["shared_limits"] = "THINNEST_SHARED_LIMITS"
+        return secrets
 
     @property
     @override

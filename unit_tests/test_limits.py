@@ -86,7 +86,7 @@ def test_the_users_own_limit_is_not_exceeded_even_by_one_who_does_not_wait() -> 
     line = Line(most=1)
     assert line.go("a") == ["a"]
     assert not line.ask("b", waits=False).goes
-    assert line.ask("c", is_nested=True).goes
+    assert line.ask("c", own=1).goes
 
 
 def test_one_who_does_not_wait_asks_the_server() -> None:

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 import weakref
+from contextvars import ContextVar
 
 from langchain_thinnest._http.limit_types import Question, Reply, Told
 from langchain_thinnest._http.retries import RetryPolicy, Tries
@@ -34,16 +35,24 @@ class Lease:
     It ends too when nobody holds it any more.
     """
 
-    __slots__ = ("__weakref__", "_account", "id")
+    __slots__ = ("__weakref__", "account", "id", "is_over")
 
     def __init__(self, account: Account, owner: Owner) -> None:
         """Make a lease that is not booked yet."""
-        self._account = account
+        self.account = account
+        self.is_over = False
         self.id = account.hold(self, owner)
 
     def end(self) -> None:
         """The stream is closed, or was never opened."""
-        self._account.release(self.id)
+        self.is_over = True
+        self.account.release(self.id)
+
+
+# The streams that a caller opened and may still hold. Tasks and threads that it begins with a
+# copy of its context wait with it, so they do not wait for these streams. Setting it inside of
+# a generator sets it for the caller too, which is what is wanted.
+_opened: ContextVar[tuple[weakref.ref[Lease], ...]] = ContextVar("opened", default=())
 
 
 class Admission:
@@ -62,7 +71,7 @@ class Admission:
         self._most = max_streams
         self._ticket = account.new_id()
         self._came: float | None = None
-        self._is_nested = False
+        self._own = 0
         self._since = 0.0
 
     def enter(self) -> Lease:
@@ -71,7 +80,7 @@ class Admission:
         Raises:
             ThinnestRateLimitError: If that would take too long; nothing was sent.
         """
-        lease = self._begin((threading.get_ident(), None))
+        lease = self._begin(is_task=False)
         try:
             while True:
                 sleep = self._look(self._account.ask(self._question(lease)))
@@ -84,8 +93,7 @@ class Admission:
 
     async def aenter(self) -> Lease:
         """The async twin of `enter`."""
-        task = asyncio.current_task()
-        lease = self._begin((threading.get_ident(), weakref.ref(task) if task else None))
+        lease = self._begin(is_task=True)
         try:
             while True:
                 sleep = self._look(await self._account.aask(self._question(lease)))
@@ -116,7 +124,7 @@ class Admission:
         """A try has failed: count it, and say whether it was one beside its own stream."""
         if not isinstance(error, ThinnestRateLimitError):
             self.tries.fail()
-        elif self._is_nested:
+        elif self._own:
             error.args = (f"{error} {_NESTED}",)
         return error
 
@@ -124,14 +132,27 @@ class Admission:
         """The call asks no more."""
         self._account.release(self._ticket)
 
-    def _begin(self, owner: Owner) -> Lease:
-        self._is_nested = self._account.is_held_by(owner)
+    def _begin(self, *, is_task: bool) -> Lease:
+        """Begin a try: see which streams the caller would wait for in vain.
+
+        A sync call blocks its thread's loop, with all of its tasks.
+        """
+        thread = threading.get_ident()
+        own = set(self._account.held_by(thread, by_tasks=not is_task))
+        opened = tuple(ref for ref in _opened.get() if (it := ref()) and not it.is_over)
+        for ref in opened:
+            lease = ref()
+            if lease is not None and lease.account is self._account:
+                own.add(lease.id)
+        self._own = len(own)
         self._since = time.monotonic()
-        return Lease(self._account, owner)
+        lease = Lease(self._account, (thread, is_task))
+        _opened.set((*opened, weakref.ref(lease)))
+        return lease
 
     def _question(self, lease: Lease) -> Question:
         waits = self.tries.policy.max_retries > 0
-        return Question(self._ticket, self._came, lease.id, self._most, self._is_nested, waits)
+        return Question(self._ticket, self._came, lease.id, self._most, self._own, waits)
 
     def _look(self, reply: Reply) -> float:
         """The seconds to sleep, 0 to go; an error if the wait would be too long."""

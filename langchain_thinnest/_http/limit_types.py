@@ -21,7 +21,7 @@ class Question(NamedTuple):
     came: float | None  # as an earlier reply said
     lease: str  # an id for the stream, used once
     most: int | None = None  # streams at once, if the user has set it
-    is_nested: bool = False  # it holds a stream itself, so it may not wait for one
+    own: int = 0  # streams that the caller holds itself, so that it may not wait for them
     waits: bool = True  # or else it stops at nothing but `most`
 
 

@@ -64,16 +64,16 @@ class Limits:
 
     def ask(self, question: Question, now: float, lasts: float = inf) -> Reply:
         """Ask whether a request may go out; if so, its lease is booked for so many seconds."""
-        ticket, came, lease, most, is_nested, waits = question
+        ticket, came, lease, most, own, waits = question
         self._advance(now)
         came = now if came is None else min(came, now)
         rank = bisect_left(self.tickets, [came, ticket])
         is_known = rank < len(self.tickets) and self.tickets[rank][1] == ticket
-        requests, streams = self._requests(now), self._streams(now, most)
-        free = requests if is_nested else min(requests, streams)
-        goes = (0 if is_nested else rank) < free
+        streams = self._streams(now, most) + own
+        free = min(self._requests(now), streams)
+        goes = (0 if own else rank) < free
         if not waits:
-            goes = most is None or is_nested or streams > 0
+            goes = most is None or streams > 0
         if goes:
             self.leases[lease] = now + lasts
             self.unanswered[lease] = now
@@ -85,7 +85,7 @@ class Limits:
             insort(self.tickets, [came, ticket, now])
         elif self.is_changed:
             self.tickets[rank][2] = now
-        closed = self.ends - now if requests <= 0 and now < self.ends else 0.0
+        closed = self.ends - now if self._requests(now) <= 0 and now < self.ends else 0.0
         sleep = min(closed, self.told + BELIEF - now) if closed else PACE * (rank + 1 - free)
         sleep = min(max(sleep, PACE), LONGEST_SLEEP)
         return Reply(False, sleep, closed, came, self.accepts)

@@ -223,7 +223,7 @@ class SharedAccount(Account):
 
     def _wait_behind(self, question: Question) -> Reply | None:
         """Where a ticket is not among the first of this process, it need not ask the store."""
-        if question.is_nested or not question.waits:
+        if question.own or not question.waits:
             return None
         now = time.monotonic()
         with self._lock:

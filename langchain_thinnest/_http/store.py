@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from langchain_thinnest._http.limit_types import Question, Reply, Told
 
 T = TypeVar("T")
-Owner = tuple[int, "weakref.ref[Any] | None"]  # a thread, and a task that runs in it
+Owner = tuple[int, bool]  # a thread, and whether it is one of its tasks
 _KEEP = 300.0  # seconds without use
 _SWEEP = 60.0
 
@@ -69,17 +69,13 @@ class Account(ABC):
         self._held[ref.id] = (ref, owner)
         return ref.id
 
-    def is_held_by(self, owner: Owner) -> bool:
-        """Whether a caller would wait for itself: its task, or its thread, holds a stream.
-
-        A sync call blocks the loop of its thread, with all tasks.
-        """
-        thread, task = owner
-        own = task and task()
-        return any(
-            its_thread == thread and (own is None or its is None or its() is own)
-            for _, (its_thread, its) in list(self._held.values())
-        )
+    def held_by(self, thread: int, *, by_tasks: bool) -> list[str]:
+        """The leases of streams that a thread holds, or, with `by_tasks`, its tasks too."""
+        return [
+            lease
+            for lease, (_, (its_thread, is_task)) in list(self._held.items())
+            if its_thread == thread and (by_tasks or not is_task)
+        ]
 
     @property
     def is_idle(self) -> bool:

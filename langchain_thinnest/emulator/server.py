@@ -41,6 +41,7 @@ class ThinnestEmulator:
 
     Attributes:
         requests: The bodies of the requests that it took, in order: for tests to look at.
+        refused: How many requests it refused by its limits.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ThinnestEmulator:
             {DEMO_AGENT_ID: demo_agent} if agents is None else agents
         )
         self.requests: list[dict[str, Any]] = []
+        self.refused = 0
         self._keys = tuple(api_keys)
         self._limits = Limits(requests_per_window, window_seconds, max_connections)
         self._send_retry_after = send_retry_after
@@ -168,10 +170,12 @@ class ThinnestEmulator:
         within = self._limits.take(key)
         headers = self._limits.headers(key)
         if not within:
+            self.refused += 1
             if self._send_retry_after:
                 headers["Retry-After"] = str(self._limits.seconds_left(key))
             return _refuse(429, "Rate limit exceeded", headers)
         if not self._limits.connect(key):
+            self.refused += 1
             self._limits.give_back(key)
             headers = self._limits.headers(key)
             return _refuse(429, "Too many concurrent connections", headers)
