@@ -363,7 +363,7 @@ def test_a_password_is_shown_nowhere(make: Make, tmp_path: Path) -> None:
     from langchain_core.load import dumps
 
     model = make(shared_limits="redis://:secret-word@127.0.0.1:1/0")
-    shown = [repr(model), str(model), dumps(model), str(model.model_dump()), str(model.dict())]
+    shown = [repr(model), str(model), dumps(model), str(model.model_dump())]
     shown += [str(model._identifying_params), str(model._get_llm_string())]
     assert not any("secret-word" in text for text in shown)
 

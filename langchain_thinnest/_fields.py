@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
-from langchain_thinnest._http.backends import parse as parse_store_url
+from langchain_thinnest._http.backends import check as check_store
 from langchain_thinnest._http.pools import is_loopback
 from langchain_thinnest._messages import checked_id, has_control_characters
 from langchain_thinnest.errors import ThinnestRequestError
@@ -185,7 +185,7 @@ class ThinnestFields(BaseChatModel):
     @classmethod
     def _check_shared_limits(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            parse_store_url(value.get_secret_value())
+            check_store(value.get_secret_value())
         return value
 
     @field_validator("timeout", mode="before")

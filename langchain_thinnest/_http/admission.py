@@ -35,17 +35,17 @@ class Lease:
     It ends too when nobody holds it any more.
     """
 
-    __slots__ = ("__weakref__", "account", "id", "is_over")
+    __slots__ = ("__weakref__", "account", "id", "is_open")
 
     def __init__(self, account: Account, owner: Owner) -> None:
         """Make a lease that is not booked yet."""
         self.account = account
-        self.is_over = False
+        self.is_open = False
         self.id = account.hold(self, owner)
 
     def end(self) -> None:
         """The stream is closed, or was never opened."""
-        self.is_over = True
+        self.is_open = False
         self.account.release(self.id)
 
 
@@ -83,7 +83,7 @@ class Admission:
         lease = self._begin(is_task=False)
         try:
             while True:
-                sleep = self._look(self._account.ask(self._question(lease)))
+                sleep = self._look(self._account.ask(self._question(lease)), lease)
                 if not sleep:
                     return lease
                 time.sleep(sleep)
@@ -96,7 +96,7 @@ class Admission:
         lease = self._begin(is_task=True)
         try:
             while True:
-                sleep = self._look(await self._account.aask(self._question(lease)))
+                sleep = self._look(await self._account.aask(self._question(lease)), lease)
                 if not sleep:
                     return lease
                 await asyncio.sleep(sleep)
@@ -139,28 +139,27 @@ class Admission:
         """
         thread = threading.get_ident()
         own = set(self._account.held_by(thread, by_tasks=not is_task))
-        opened = tuple(ref for ref in _opened.get() if (it := ref()) and not it.is_over)
-        for ref in opened:
-            lease = ref()
-            if lease is not None and lease.account is self._account:
-                own.add(lease.id)
+        opened = [lease for ref in _opened.get() if (lease := ref()) and lease.is_open]
+        own.update(lease.id for lease in opened if lease.account is self._account)
         self._own = len(own)
         self._since = time.monotonic()
-        lease = Lease(self._account, (thread, is_task))
-        _opened.set((*opened, weakref.ref(lease)))
-        return lease
+        return Lease(self._account, (thread, is_task))
 
     def _question(self, lease: Lease) -> Question:
         waits = self.tries.policy.max_retries > 0
         return Question(self._ticket, self._came, lease.id, self._most, self._own, waits)
 
-    def _look(self, reply: Reply) -> float:
+    def _look(self, reply: Reply, lease: Lease) -> float:
         """The seconds to sleep, 0 to go; an error if the wait would be too long."""
         self._came = reply.came
         if reply.goes:
+            lease.is_open = True
+            opened = [ref for ref in _opened.get() if (it := ref()) and it.is_open]
+            _opened.set((*opened, weakref.ref(lease)))
             self.tries.accepts = reply.accepts
             return 0.0
         if not self.tries.policy.max_retries:
+            self.tries.fail()
             raise self._full()
         if not self.tries.policy.allows(reply.closed):
             raise _closed(reply.closed)

@@ -52,7 +52,7 @@ def dump(limits: Limits) -> bytes:
     return to_json(vars(limits))
 
 
-def parse(url: str) -> SplitResult:
+def check(url: str) -> None:
     """Check the URL of a store.
 
     Raises:
@@ -80,7 +80,6 @@ def parse(url: str) -> SplitResult:
             ) from error
     else:
         raise ValueError("must begin with sqlite:///, redis:// or rediss://")
-    return parts
 
 
 def _path(parts: SplitResult) -> str:
@@ -90,7 +89,7 @@ def _path(parts: SplitResult) -> str:
 
 def open_backend(url: str) -> Backend:
     """Open the store at a URL."""
-    parts = parse(url)
+    parts = urlsplit(url)
     if parts.scheme == "sqlite":
         from langchain_thinnest._http.store_sqlite import SqliteBackend
 
