@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test test-lowest lint bench fuzz mutants break-faults chaos memory clean
+.PHONY: demo test test-lowest lint bench bench-limits fuzz mutants break-faults chaos memory clean
 
 demo: .venv/demo
 	@.venv/bin/python -m langchain_thinnest $(if $(QUESTION),"$(QUESTION)")
@@ -28,6 +28,10 @@ lint: .venv/test
 # Speed beside raw httpx, the framework and other packages: benchmarks/README.md.
 bench: .venv/bench
 	.venv/bin/python -m benchmarks $(BENCH_ARGS)
+
+# How processes share limits, and what that costs: docs/many-workers.md.
+bench-limits: .venv/test
+	.venv/bin/python -m benchmarks.limits $(BENCH_ARGS)
 
 # Longer looks at what the tests look at briefly.
 fuzz: .venv/test

@@ -39,6 +39,23 @@ class Backend(Protocol):
         """Close the connection."""
 
 
+class Memo:
+    """The state that was written last, so that it need not be read again if it is the same."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._by_name: dict[str, tuple[bytes, Limits]] = {}
+
+    def take(self, name: str, state: bytes | None) -> Limits:
+        """Read a state, to be changed."""
+        known = self._by_name.pop(name, None)
+        return known[1] if known is not None and known[0] == state else load(state)
+
+    def keep(self, name: str, state: bytes, limits: Limits) -> None:
+        """Take note of what was written."""
+        self._by_name[name] = (state, limits)
+
+
 def load(state: bytes | str | None) -> Limits:
     """Read a state; one that cannot be read is as good as none."""
     try:

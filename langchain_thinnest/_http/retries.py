@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from math import inf
 
 from langchain_thinnest._http.limit_types import Told
@@ -32,18 +33,24 @@ _MOST_REFUSALS = 20  # for each of `max_retries`, also while others get through
 
 def told_by_answer(headers: Mapping[str, str]) -> Told:
     """What an answer's headers tell the limits."""
-    return _told(headers, seconds_to_reset(headers))
+    seconds = seconds_to_reset(headers)
+    return _told(headers, seconds, makes_sense=seconds is not None)
 
 
 def told_by_refusal(headers: Mapping[str, str]) -> Told:
     """What a refusal's headers tell the limits."""
-    return _told(headers, asked_wait(headers))
+    makes_sense = seconds_to_reset(headers) is not None
+    return _told(headers, asked_wait(headers), makes_sense=makes_sense)
 
 
-def _told(headers: Mapping[str, str], seconds: float | None) -> Told:
-    said = rate_limit(headers) or {}
-    reset = said.get("reset") if seconds_to_reset(headers) is not None else None
-    return Told(said.get("limit"), said.get("remaining"), reset, seconds)
+def _told(headers: Mapping[str, str], seconds: float | None, *, makes_sense: bool) -> Told:
+    limit, remaining = (_number(headers.get(header)) for header in _HEADERS.values())
+    return Told(
+        None if limit is None else int(limit),
+        None if remaining is None else int(remaining),
+        _number(headers.get(_RESET)) if makes_sense else None,
+        seconds,
+    )
 
 
 def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
@@ -99,13 +106,13 @@ def seconds_to_reset(headers: Mapping[str, str], now: float | None = None) -> fl
     if at is None:
         return None
     ours = time.time() if now is None else now
-    servers = _now(headers, now)
+    servers = _now(headers, ours)
     for stamp in (at, at / 1000):
-        waits = [stamp - clock for clock in (ours, servers)]
+        waits = {stamp - ours, stamp - servers}
         ahead = [wait for wait in waits if 0 <= wait <= _DAY]
         if ahead:
             return min(ahead)
-        if -_DAY <= waits[1] < 0:
+        if -_DAY <= stamp - servers < 0:
             return 0.0
     return 0.0 if at < servers else None
 
@@ -118,6 +125,7 @@ def _now(headers: Mapping[str, str], now: float | None) -> float:
     return now if servers is None or abs(servers - now) <= _CLOCKS_AGREE else servers
 
 
+@lru_cache(maxsize=1000)
 def _number(text: str | None) -> float | None:
     """A number in plain digits, of a length that makes sense: `float` takes `inf` and more."""
     return float(text) if text and _NUMBER.fullmatch(text.strip()) else None

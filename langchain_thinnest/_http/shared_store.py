@@ -21,6 +21,7 @@ from bisect import bisect_left, insort
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from langchain_thinnest._http.backends import Backend, Op, open_backend
@@ -51,6 +52,21 @@ class _Request(NamedTuple):
     is_read: bool
     account: SharedAccount | None = None  # who asks for a lease
     lease: str = ""
+    ends: str = ""  # a lease or ticket that is over
+
+
+def _state(request: _Request) -> tuple[str, bool]:
+    return request.name, request.is_read
+
+
+def _each(ops: list[Op[Any]], limits: Limits, now: float) -> list[Any]:
+    is_changed = False
+    results = []
+    for op in ops:
+        results.append(op(limits, now))
+        is_changed = is_changed or limits.is_changed
+    limits.is_changed = is_changed
+    return results
 
 
 def _end(ids: list[str], limits: Limits, now: float) -> None:
@@ -121,36 +137,31 @@ class SharedStore:
                 self._renew()
 
     def _do_all(self, items: list[Any]) -> bool:
-        ended: dict[str, list[str]] = {}
-        for item in items:
-            if isinstance(item, _Request):
-                self._end_all(ended)
-                self._answer(item)
-            elif item is not None:
-                owner: Any = item.account if isinstance(item, LeaseRef) else item[0]
-                id_ = item.id if isinstance(item, LeaseRef) else item[1]
-                self._leases.pop(id_, None)
-                owner.gone(id_)
-                ended.setdefault(owner.name, []).append(id_)
-        self._end_all(ended)
+        """Do things in order; neighbours that change the same state do so in one step."""
+        for (name, is_read), group in groupby(map(self._request, filter(None, items)), _state):
+            requests = [it for it in group if it.future.set_running_or_notify_cancel()]
+            ops = [request.op for request in requests]
+            try:
+                results = self._do(name, partial(_each, ops), is_read=is_read)
+            except BaseException as error:  # noqa: BLE001  # it is the callers' to see
+                for request in requests:
+                    request.future.set_exception(error)
+                continue
+            for request, result in zip(requests, results, strict=True):
+                if request.account is not None and result.goes:  # to be renewed until it ends
+                    self._leases[request.lease] = (name, request.account)
+                self._leases.pop(request.ends, None)
+                request.future.set_result(result)
         return None in items
 
-    def _end_all(self, ended: dict[str, list[str]]) -> None:
-        for name, ids in ended.items():
-            self._do(name, partial(_end, ids), is_read=False)
-        ended.clear()
-
-    def _answer(self, request: _Request) -> None:
-        if not request.future.set_running_or_notify_cancel():
-            return
-        try:
-            result = self._do(request.name, request.op, is_read=request.is_read)
-        except BaseException as error:  # noqa: BLE001  # it is the caller's to see
-            request.future.set_exception(error)
-        else:
-            if request.account is not None and result.goes:  # to be renewed until it ends
-                self._leases[request.lease] = (request.name, request.account)
-            request.future.set_result(result)
+    def _request(self, item: Any) -> _Request:
+        """What is to be done: a request as it is, or the end of a lease or ticket."""
+        if isinstance(item, _Request):
+            return item
+        account: Any = item.account if isinstance(item, LeaseRef) else item[0]
+        id_ = item.id if isinstance(item, LeaseRef) else item[1]
+        account.gone(id_)
+        return _Request(Future(), account.name, partial(_end, [id_]), False, ends=id_)
 
     def _renew(self) -> None:
         by_name: dict[str, list[str]] = {}

@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from langchain_thinnest._http.backends import dump, load
+from langchain_thinnest._http.backends import Memo, dump
 from langchain_thinnest._http.limits import Limits
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class RedisBackend:
             socket_connect_timeout=_SECONDS,
             retry=Retry(NoBackoff(), 1),
         )
+        self._memo = Memo()
         self._read: Any = self._client.register_script(_READ)
         self._swap: Any = self._client.register_script(_SWAP)
 
@@ -59,12 +60,15 @@ class RedisBackend:
         give_up = time.monotonic() + _SECONDS
         while time.monotonic() < give_up:
             state, seconds, micros = found
-            limits = load(state)
+            limits = self._memo.take(name, state)
             result = op(limits, int(seconds) + int(micros) / 1e6)
             if not limits.is_changed:
+                self._memo.keep(name, state, limits)
                 return result
-            found = self._swap(keys=keys, args=[state, dump(limits)])
+            new = dump(limits)
+            found = self._swap(keys=keys, args=[state, new])
             if not found:
+                self._memo.keep(name, new, limits)
                 return result
         raise redis.RedisError("Others changed the state each time")
 

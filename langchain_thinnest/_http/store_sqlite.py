@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from langchain_thinnest._http.backends import dump, load
+from langchain_thinnest._http.backends import Memo, dump
 from langchain_thinnest._http.limits import Limits
 
 T = TypeVar("T")
@@ -30,26 +30,31 @@ class SqliteBackend:
         """Use a file; it is opened when it is first used."""
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._memo = Memo()
 
     def apply(self, name: str, op: Callable[[Limits, float], T], *, is_read: bool) -> T:
         connection = self._connection or self._connect()
         if is_read:
-            limits = load(self._state(connection, name))
+            state = self._state(connection, name)
+            limits = self._memo.take(name, state)
             result = op(limits, time.monotonic())
-            if not limits.is_changed:
+            if not limits.is_changed and state is not None:
+                self._memo.keep(name, state, limits)
                 return result
         connection.execute("BEGIN IMMEDIATE")
         try:
-            limits = load(self._state(connection, name))
+            limits = self._memo.take(name, self._state(connection, name))
             now = time.monotonic()
             result = op(limits, now)
+            state = dump(limits)
             connection.execute(
-                "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)", (name, dump(limits), now)
+                "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)", (name, state, now)
             )
         except BaseException:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+        self._memo.keep(name, state, limits)
         return result
 
     def close(self) -> None:
