@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _TAG = re.compile(
     r"<(?=\\*/?(?:tools|tool_call|tool_response|response_schema)\b)", re.IGNORECASE
 )
+_FORM = frozenset({"name", "description", "schema", "strict"})
 # What LangChain raises for what is neither a tool nor a schema.
 NO_SCHEMA = (AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 _HOW_TO_CALL = (
@@ -89,6 +90,12 @@ class Asked:
             schema=_schema_of(arguments.get("response_format")),
         )
 
+    @property
+    def parameters(self) -> dict[str, Mapping[str, Any]]:
+        """The JSON schema of each tool's parameters, by the tool's name."""
+        functions = [tool["function"] for tool in self.tools]
+        return {f["name"]: f.get("parameters") or {} for f in functions}
+
     def preamble(self) -> list[str]:
         """The paragraphs that go before the message: none if nothing is asked."""
         paragraphs: list[str] = []
@@ -102,7 +109,7 @@ class Asked:
         if self.schema is not None:
             paragraphs.append(
                 ("Once no tool is left to call, answer" if self.tools else "Answer")
-                + " with one JSON object "
+                + f" with one JSON {_kind_of(self.schema)} "
                 + ("that fits the schema above " if self.schema else "")
                 + "and nothing else: no prose, no code fence."
             )
@@ -150,6 +157,28 @@ def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
             "called through thinnest.ai. Give the agent other tools in its settings there."
         )
     return described
+
+
+def openai_schema(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool | None]:
+    """Take a JSON schema out of OpenAI's forms around it.
+
+    Returns:
+        The schema, with the form's name as its title; and whether it is strict, if it says.
+    """
+    if schema.get("type") == "json_schema" and "json_schema" in schema:
+        schema = schema["json_schema"]
+        if not isinstance(schema.get("schema"), Mapping):
+            raise ThinnestRequestError(
+                'The form {"type": "json_schema", "json_schema": {...}} holds no `schema`.'
+            )
+    inner = schema.get("schema")
+    if not isinstance(inner, Mapping) or not schema.keys() <= _FORM:
+        return schema, None
+    named = {"title": schema["name"]} if schema.get("name") else {}
+    if schema.get("description"):
+        named["description"] = schema["description"]
+    strict = schema.get("strict")
+    return {**inner, **named}, strict if isinstance(strict, bool) else None
 
 
 def choice_of(choice: Any, tools: Iterable[Mapping[str, Any]]) -> str | None:
@@ -212,6 +241,12 @@ def _dumps(value: Any) -> str:
     return _TAG.sub(lambda _: "\\u003c", text)
 
 
+def _kind_of(schema: Mapping[str, Any]) -> str:
+    """What a schema asks for, in a word."""
+    kind = schema.get("type", "object")
+    return "value" if "enum" in schema or kind not in ("array", "object") else str(kind)
+
+
 def _distinct(tools: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     by_name: dict[str, dict[str, Any]] = {}
     for tool in tools:
@@ -233,11 +268,14 @@ def _schema_of(response_format: Any) -> Mapping[str, Any] | None:
     if kind == "json_object":
         return {}
     try:
-        if kind == "json_schema":
-            described = response_format["json_schema"]
-            schema: Mapping[str, Any] = described["schema"]
-        else:
-            schema = convert_to_json_schema(response_format)
+        if isinstance(response_format, Mapping):
+            response_format, _ = openai_schema(response_format)
+        is_schema = isinstance(response_format, Mapping) and (
+            kind == "json_schema" or response_format.keys() & {"type", "properties"}
+        )
+        schema: Mapping[str, Any] = (
+            response_format if is_schema else convert_to_json_schema(response_format)
+        )
     except NO_SCHEMA as error:
         raise ThinnestRequestError(
             f"response_format holds no schema ({error!s:.300}): pass a pydantic class, a "

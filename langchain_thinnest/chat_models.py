@@ -413,7 +413,7 @@ class ChatThinnest(ThinnestBinding):
                     max_event_bytes=self.max_event_bytes,
                     stop=stop_sequences(stop) if stop else (),
                     taken_ids=tool_call_ids(messages) if len(messages) > 1 else (),
-                    has_local_tools=bool(asked.tools),
+                    local_tools=asked.parameters if asked.tools else None,
                 ),
                 agent_id=agent_id,
                 session_id=session_id,

@@ -357,7 +357,7 @@ def test_stop_gives_the_same_text_however_it_is_cut(parts: list[str], stop: list
 
 
 def calling(*events: dict[str, Any], **options: Any) -> tuple[Turn, list[Any]]:
-    return take(*events, has_local_tools=True, **options)
+    return take(*events, local_tools={}, **options)
 
 
 CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
@@ -390,7 +390,7 @@ def test_what_may_begin_a_tag_goes_before_whatever_comes() -> None:
 
 def test_a_call_that_the_end_cuts_is_kept() -> None:
     for end, error in ((DONE, None), ({"type": "error"}, ThinnestGenerationError)):
-        turn = Turn(max_event_bytes=1000, has_local_tools=True)
+        turn = Turn(max_event_bytes=1000, local_tools={})
         with pytest.raises(error) if error else nullcontext():
             list(fed(turn, as_sse(text(CALL[:-20]), end)))
         assert [made.args for made in turn.local_calls] == [None]
