@@ -169,7 +169,7 @@ class CallScanner:
             self._body = _Body(tag, self._tools)
 
     def _find_tag(self, text: str, seen: int) -> tuple[int, str]:
-        """Where the next tag stands outside of fences, or -1; then what may begin one is held."""
+        """Where the next tag stands outside of fences, or -1: what may begin one is held."""
         at = seen
         while (at := text.find("<", at)) >= 0:
             opening = _OPENING.match(text, at)
@@ -327,7 +327,7 @@ class _Body:
             return _IN_MARKUP
         return _IN_STRING[self._quote] if self._quote else _OUTSIDE
 
-    def _see(self, mark: str, where: int, before: str) -> None:
+    def _see(self, mark: str, where: int, before: str) -> None:  # noqa: C901
         """Take a mark outside of strings, which stands at `where` in the body."""
         if mark == ",":
             self._comma = where
@@ -402,7 +402,7 @@ class _Body:
             self._has_head = False
 
     def read(self, inner: str, *, is_closed: bool) -> list[tuple[str, dict[str, Any]]] | None:
-        """The names and arguments of the calls that stand between the tags, if all is right."""
+        """The names and arguments of the calls between the tags, if all is right."""
         if self._has_head is None:
             self._find_head()
         calls = read_calls(inner, self.tag, self._tools, is_closed=is_closed)

@@ -268,14 +268,12 @@ def _schema_of(response_format: Any) -> Mapping[str, Any] | None:
     if kind == "json_object":
         return {}
     try:
-        if isinstance(response_format, Mapping):
-            response_format, _ = openai_schema(response_format)
-        is_schema = isinstance(response_format, Mapping) and (
-            kind == "json_schema" or response_format.keys() & {"type", "properties"}
-        )
-        schema: Mapping[str, Any] = (
-            response_format if is_schema else convert_to_json_schema(response_format)
-        )
+        if kind == "json_schema":
+            schema: Mapping[str, Any] = response_format["json_schema"]["schema"]
+        elif isinstance(response_format, Mapping) and "schema" in response_format:
+            schema = openai_schema(response_format)[0]
+        else:
+            schema = convert_to_json_schema(response_format)
     except NO_SCHEMA as error:
         raise ThinnestRequestError(
             f"response_format holds no schema ({error!s:.300}): pass a pydantic class, a "
