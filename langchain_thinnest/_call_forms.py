@@ -1,4 +1,4 @@
-"""What stands between `<tool_call>` tags → names and arguments of calls.
+r"""What stands between `<tool_call>` tags → names and arguments of calls.
 
 Models miss the format in known ways. A call that can be understood without guessing is: as it
 stands, then unwrapped, then mended. In doubt, and where arguments were cut, it is none.
@@ -7,7 +7,7 @@ stands, then unwrapped, then mended. In doubt, and where arguments were cut, it 
 |---|---|
 | other keys | `parameters`, `args`, `input` for `arguments`; `tool`, `function` for `name` |
 | OpenAI's wrapper | `{"type": "function", "function": {"name": ..., "arguments": ...}}` |
-| arguments as text | `"arguments": "{\\"city\\": \\"Paris\\"}"` |
+| arguments as text | `"arguments": "{\"city\": \"Paris\"}"` |
 | several calls | a list, or one object after the other |
 | no strict JSON | `{'name': 'f', 'arguments': {'a': True,}}` |
 | braces | one too many at the end, or, before a closing tag, the last one missing |
@@ -202,7 +202,7 @@ def _typed(text: str, schema: Any) -> Any:
 
 
 def _kinds(schema: Any) -> set[str]:
-    """The types that a schema allows, as far as it says; a string where it says nothing else."""
+    """The types that a schema allows; a string where it says nothing."""
     if not isinstance(schema, Mapping):
         return {"string"}
     kinds: set[str] = set()

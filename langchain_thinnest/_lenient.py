@@ -19,7 +19,7 @@ _FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n(.*?)\n?[ \t]*\1\s*", re.DOTALL)
 ODD_SPACE = (
     "\ufeff\u200b\u2060\xa0\x0b\x0c\x85\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 )
-_TOKEN = re.compile(
+_PART = re.compile(
     r'"(?:[^"\\]|\\.)*"'
     r"|'(?P<single>(?:[^'\\]|\\.)*)'"
     r"|(?P<literal>\b(?:True|False|None)\b)"
@@ -54,26 +54,26 @@ def mended(text: str) -> str:
     """
     out: list[str] = []
     comma: int | None = None  # where the last comma stands in `out`, if only space follows it
-    before = ""  # the last token that was no space
-    for match in _TOKEN.finditer(text):
-        token = match[0]
+    before = ""  # the last part that was no space
+    for match in _PART.finditer(text):
+        part = match[0]
         if match["comment"] is not None or match["space"] is not None:
-            token = " "
-        elif token.isspace():
+            part = " "
+        elif part.isspace():
             pass
-        elif token == ",":
+        elif part == ",":
             comma = len(out) if before not in (",", "", ":", "{", "[") else None
-            before = token
+            before = part
         else:
-            if token in ("}", "]") and comma is not None:
+            if part in ("}", "]") and comma is not None:
                 out[comma] = ""
             comma = None
             if match["single"] is not None:
-                token = '"' + _QUOTES.sub(_quote, match["single"]) + '"'
+                part = '"' + _QUOTES.sub(_quote, match["single"]) + '"'
             elif match["literal"]:
-                token = _LITERALS[token]
-            before = token
-        out.append(token)
+                part = _LITERALS[part]
+            before = part
+        out.append(part)
     return "".join(out)
 
 

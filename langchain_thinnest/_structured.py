@@ -76,8 +76,7 @@ def typed_answer(
     if schema is None and method != "json_mode":
         raise ThinnestRequestError(f"method={method!r} needs a schema; 'json_mode' does not.")
     if isinstance(schema, Mapping):
-        schema, said_strict = openai_schema(schema)
-        strict = said_strict if strict is None else strict
+        schema = openai_schema(schema)
     described = {} if schema is None else _json_schema(schema, strict=strict)
     title = described.get("title", "a JSON object")
     if method == "json_mode":
@@ -407,7 +406,7 @@ def with_raw(parser: ObjectParser) -> Runnable[BaseMessage, Any]:
     return RunnableGenerator(read, aread, name="ObjectParserWithRaw")
 
 
-def _misfit(
+def _misfit(  # noqa: C901
     value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "it"
 ) -> str | None:
     """What is plainly wrong with a value, if anything: types, required keys, choices.

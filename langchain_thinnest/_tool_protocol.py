@@ -159,11 +159,11 @@ def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
     return described
 
 
-def openai_schema(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool | None]:
+def openai_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Take a JSON schema out of OpenAI's forms around it.
 
     Returns:
-        The schema, with the form's name as its title; and whether it is strict, if it says.
+        The schema, with the form's name as its title.
     """
     if schema.get("type") == "json_schema" and "json_schema" in schema:
         schema = schema["json_schema"]
@@ -173,12 +173,11 @@ def openai_schema(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool | 
             )
     inner = schema.get("schema")
     if not isinstance(inner, Mapping) or not schema.keys() <= _FORM:
-        return schema, None
+        return schema
     named = {"title": schema["name"]} if schema.get("name") else {}
     if schema.get("description"):
         named["description"] = schema["description"]
-    strict = schema.get("strict")
-    return {**inner, **named}, strict if isinstance(strict, bool) else None
+    return {**inner, **named}
 
 
 def choice_of(choice: Any, tools: Iterable[Mapping[str, Any]]) -> str | None:
@@ -271,7 +270,7 @@ def _schema_of(response_format: Any) -> Mapping[str, Any] | None:
         if kind == "json_schema":
             schema: Mapping[str, Any] = response_format["json_schema"]["schema"]
         elif isinstance(response_format, Mapping) and "schema" in response_format:
-            schema = openai_schema(response_format)[0]
+            schema = openai_schema(response_format)
         else:
             schema = convert_to_json_schema(response_format)
     except NO_SCHEMA as error:
