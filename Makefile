@@ -3,7 +3,9 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -q
 QUESTION ?=
-export QUESTION := $(value QUESTION)
+# By the environment, as it is: neither make nor the shell is to read what is in it.
+override QUESTION := $(value QUESTION)
+export QUESTION
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.

@@ -212,6 +212,8 @@ class ThinnestFields(BaseChatModel):
     @field_validator("stop", mode="before")
     @classmethod
     def _check_stop(cls, value: object) -> object:
+        if value is not None and not isinstance(value, (str, list, tuple)):
+            raise ValueError("stop must be a string or a list of strings")
         return [value] if isinstance(value, str) else value
 
     @field_validator("stop")
