@@ -3,6 +3,9 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -q
 QUESTION ?=
+# By the environment, as it is: neither make nor the shell is to read what is in it.
+override QUESTION := $(value QUESTION)
+export QUESTION
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
@@ -11,7 +14,8 @@ LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 .PHONY: demo test test-lowest lint bench bench-limits fuzz mutants break-faults chaos memory clean
 
 demo: .venv/demo
-	@.venv/bin/python -m langchain_thinnest $(if $(QUESTION),"$(QUESTION)")
+	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
+	else .venv/bin/python -m langchain_thinnest; fi
 
 test: .venv/test
 	.venv/bin/python -m pytest $(PYTEST_ARGS)

@@ -99,3 +99,22 @@ async def test_a_wait_is_cancelled_at_once(wired: Make, wire: WireServer) -> Non
     with pytest.raises(asyncio.CancelledError):
         await task
     assert time.monotonic() - began < 5
+
+
+def test_with_retry_never_sends_a_message_twice(wired: Make, wire: WireServer) -> None:
+    """But what the server surely did not take, it sends again."""
+    from langchain_thinnest import ThinnestInterruptedError, is_retryable
+
+    wire.answer(stream(as_sse(*EVENTS[:3])))
+    model = wired(max_retries=0)
+    with pytest.raises(ThinnestInterruptedError) as caught:
+        model.with_retry(wait_exponential_jitter=False).invoke("hi")
+    assert not is_retryable(caught.value)
+    assert len(wire.requests) == 1
+    refused = refusal(429, headers={"Retry-After": "0"})
+    for predicate in (None, is_retryable):
+        wire.answer(refused, stream(as_sse(*EVENTS)))
+        retrying = model.with_retry(
+            retry_if_exception_type=predicate, wait_exponential_jitter=False
+        )
+        assert asyncio.run(retrying.ainvoke("hi")).text == TEXT

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ThinnestServerError,
         ThinnestStreamError,
         ThinnestTimeoutError,
+        is_retryable,
     )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "ThinnestStreamError",
     "ThinnestTimeoutError",
     "expand_server_tools",
+    "is_retryable",
 ]
 # `create_thinnest_agent` is public too, but `import *` must not need its extra.
 

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from importlib.metadata import version
 from typing import Any, cast
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from tenacity import RetryCallState
 
 from langchain_thinnest import ChatThinnest, ThinnestError
 
+_PACKAGE = "langchain-thinnest"
 _QUESTION = "What are applications of machine learning in 2026?"
 _LIVE = "set THINNEST_API_KEY and THINNEST_AGENT_ID to ask the live service"
 _SHOWN = 160
@@ -117,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"It asks an emulator on this machine; {_LIVE}.",
     )
     parser.add_argument("question", nargs="*", help="without one: a sample, then a chat")
+    parser.add_argument(
+        "--version", action="version", version=f"langchain-thinnest {version(_PACKAGE)}"
+    )
     question = " ".join(parser.parse_args(argv).question)
     try:
         with ExitStack() as stack:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.retry import RunnableRetry
 from pydantic import BaseModel, Field, create_model
+from tenacity import retry_if_exception
 from typing_extensions import override
 
 from langchain_thinnest._fields import ThinnestFields
 from langchain_thinnest._structured import Method, Schema, typed_answer, with_raw
 from langchain_thinnest._tool_protocol import as_function, choice_of
+from langchain_thinnest.errors import is_retryable
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -27,6 +30,19 @@ if TYPE_CHECKING:
 
 class _Question(BaseModel):
     question: str = Field(description="What to ask, with all that is needed to answer it.")
+
+
+class _Retry(RunnableRetry[LanguageModelInput, AIMessage]):
+    """LangChain's retries, by a function of the exception."""
+
+    predicate: Any = None
+
+    @property
+    def _kwargs_retrying(self) -> dict[str, Any]:
+        arguments = super()._kwargs_retrying
+        if self.predicate is not None:
+            arguments["retry"] = retry_if_exception(self.predicate)
+        return arguments
 
 
 class ThinnestBinding(ThinnestFields):
@@ -76,6 +92,49 @@ class ThinnestBinding(ThinnestFields):
         asked = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
         asked = {name: value for name, value in asked.items() if value is not None}
         return self.bind(tools=described, **asked, **kwargs)
+
+    @override
+    def with_retry(
+        self,
+        *,
+        retry_if_exception_type: Any = None,
+        wait_exponential_jitter: bool = True,
+        exponential_jitter_params: Any = None,
+        stop_after_attempt: int = 3,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Call the model again where that is safe, beside its own `max_retries`.
+
+        A message makes an agent act, so by default only what `is_retryable` allows is sent
+        again. (`with_retry()` on a chain knows nothing of that: see the README.)
+
+        Args:
+            retry_if_exception_type: Exception classes, or a function of the exception, that
+                say what to send again.
+            wait_exponential_jitter: Wait between the tries, longer each time.
+            exponential_jitter_params: As LangChain's.
+            stop_after_attempt: How many tries there are in all.
+
+        Example:
+            ```python
+            print(model.with_retry(stop_after_attempt=2).invoke("Hi").text)
+            ```
+        """
+        predicate = retry_if_exception_type or is_retryable
+        types: tuple[type[BaseException], ...] = (Exception,)
+        if isinstance(predicate, type):
+            types, predicate = (predicate,), None
+        elif not callable(predicate):
+            types, predicate = tuple(predicate), None
+        return _Retry(
+            bound=self,
+            kwargs={},
+            config={},
+            retry_exception_types=types,
+            predicate=predicate,
+            wait_exponential_jitter=wait_exponential_jitter,
+            exponential_jitter_params=exponential_jitter_params,
+            max_attempt_number=stop_after_attempt,
+        )
 
     @override
     def with_structured_output(

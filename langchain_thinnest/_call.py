@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -19,9 +20,15 @@ from langchain_core.callbacks import (
 from langchain_thinnest._answer import Answer
 from langchain_thinnest._http.client import Endpoint, aopen_stream, open_stream
 from langchain_thinnest._http.retries import RetryPolicy
+from langchain_thinnest._messages import SPOKEN
 from langchain_thinnest._tool_runs import AsyncToolRuns, ToolRuns
 from langchain_thinnest._turn import Piece
-from langchain_thinnest.errors import ThinnestStreamError
+from langchain_thinnest.errors import (
+    ThinnestAuthenticationError,
+    ThinnestNotFoundError,
+    ThinnestRequestError,
+    ThinnestStreamError,
+)
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,14 @@ class Call:
         body: The JSON to send.
         policy: When it may be sent again.
         answer: Gathers the answer.
+        session: The agent and its session that the message goes to, if it goes to one.
     """
 
     endpoint: Endpoint
     body: bytes
     policy: RetryPolicy
     answer: Answer
+    session: tuple[str, str] | None = None
 
 
 def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, None, None]:
@@ -59,8 +68,11 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, N
     with _told(call):
         try:
             on_retry = run.on_retry if run else None
+            _check_open("http_client", call.endpoint.client)
             with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
                 call.answer.rate_limit = response.rate_limit
+                if call.session:
+                    SPOKEN.add(*call.session)
                 for data in response:
                     found = turn.feed(data)
                     if type(found) is str:
@@ -88,10 +100,13 @@ async def aread(
     with _told(call):
         try:
             on_retry = run.on_retry if run else None
+            _check_open("http_async_client", call.endpoint.async_client)
             async with aopen_stream(
                 call.endpoint, call.body, call.policy, on_retry
             ) as response:
                 call.answer.rate_limit = response.rate_limit
+                if call.session:
+                    SPOKEN.add(*call.session)
                 async for data in response:
                     found = turn.feed(data)
                     if type(found) is str:
@@ -120,3 +135,20 @@ def _told(call: Call) -> Iterator[None]:
         error.args = (call.endpoint.without_key(str(error)),)
         error.detail = error.detail and call.endpoint.without_key(error.detail)
         raise
+    except ThinnestNotFoundError as error:
+        where = f"the agent {call.answer.agent_id!r} at {call.endpoint.base_url}"
+        error.args = (f"{error} ({where}). Check agent_id and base_url.",)
+        raise
+    except ThinnestAuthenticationError as error:
+        if call.endpoint.api_key.get_secret_value().startswith("ta_live_"):
+            hint = "A key that begins with ta_live_ belongs to thinnest.ai's newer API"
+            error.args = (f"{error}. {hint}, which this package does not speak.",)
+        raise
+
+
+def _check_open(name: str, client: Any) -> None:
+    if client is not None and client.is_closed:
+        raise ThinnestRequestError(
+            f"The {name} that the model was given is closed. Give it an open one, and keep it "
+            "open as long as the model is used."
+        )

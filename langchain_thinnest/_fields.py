@@ -33,12 +33,19 @@ from langchain_thinnest._messages import checked_id, has_control_characters
 from langchain_thinnest.errors import ThinnestRequestError
 
 KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")
+AGENT_VARIABLE = "THINNEST_AGENT_ID"
 NO_EFFECT = frozenset({"temperature", "max_tokens"})
+_ALIASES = {"agent_id": "model", "thinnest_api_key": "api_key", "stop": "stop_sequences"}
+_FROM_ENVIRONMENT = ("agent_id", "model", "thinnest_api_key", "api_key", "base_url")
 _DEFAULT_BASE_URL = "https://api.thinnest.ai"
 
 
 def _key_from_env() -> SecretStr:
     return SecretStr(next(filter(None, map(os.environ.get, KEY_VARIABLES)), ""))
+
+
+def _agent_from_env() -> str:
+    return os.environ.get(AGENT_VARIABLE, "")
 
 
 def _base_url_from_env() -> str:
@@ -53,8 +60,11 @@ def _shared_limits_from_env() -> SecretStr | None:
 class ThinnestFields(BaseChatModel):
     """What can be set on a `ChatThinnest`."""
 
-    agent_id: str = Field(alias="model")
-    """The agent to talk to (`ag_*`). A call's `agent_id=` or `model=` overrides it."""
+    agent_id: str = Field(
+        alias="model", default_factory=_agent_from_env, validate_default=True
+    )
+    """The agent to talk to (`ag_*`). Default: the environment's
+    `THINNEST_AGENT_ID`. A call's `agent_id=` or `model=` overrides it."""
 
     thinnest_api_key: SecretStr = Field(
         alias="api_key", default_factory=_key_from_env, validate_default=True
@@ -166,6 +176,36 @@ class ThinnestFields(BaseChatModel):
         bound.pop("rate_limiter", None)
         return bound
 
+    @override
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        for name, field in type(self).model_fields.items():
+            if name not in self.__dict__:  # an older release's model has no such field
+                self.__dict__[name] = field.get_default(call_default_factory=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for name, alias in _ALIASES.items():
+            if values.get(name) is not None and values.get(alias) is not None:
+                raise PydanticCustomError(
+                    "both_names",
+                    "{name} and {alias} are two names of one field: give one of them",
+                    {"name": name, "alias": alias},
+                )
+        # None is as good as nothing, as for other providers: the environment is asked.
+        unset = {name for name in _FROM_ENVIRONMENT if values.get(name, "") is None}
+        return {name: value for name, value in values.items() if name not in unset}
+
+    @field_validator("agent_id", mode="before")
+    @classmethod
+    def _check_agent(cls, value: object) -> object:
+        if value == "":
+            raise ValueError(f"is missing: pass agent_id=... or set {AGENT_VARIABLE}")
+        return value
+
     @field_validator("agent_id", "session_id")
     @classmethod
     def _check_id(cls, value: str | None, info: Any) -> str | None:
@@ -191,6 +231,13 @@ class ThinnestFields(BaseChatModel):
     @field_validator("timeout", mode="before")
     @classmethod
     def _check_timeout(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise ValueError(
+                    f"must be seconds as a number, such as 10, not {value!r:.40}"
+                ) from None
         if isinstance(value, Mapping):  # as `lc_attributes` writes an httpx.Timeout
             value = httpx.Timeout(**value)
         if isinstance(value, (int, float)) and not value > 0:
@@ -200,6 +247,8 @@ class ThinnestFields(BaseChatModel):
     @field_validator("stop", mode="before")
     @classmethod
     def _check_stop(cls, value: object) -> object:
+        if value is not None and not isinstance(value, (str, list, tuple)):
+            raise ValueError("stop must be a string or a list of strings")
         return [value] if isinstance(value, str) else value
 
     @field_validator("stop")
@@ -229,6 +278,8 @@ class ThinnestFields(BaseChatModel):
             problem = "must be a URL such as https://api.thinnest.ai"
         elif parsed.userinfo or parsed.query or parsed.fragment:
             problem = "must hold no user, password, query or fragment"
+        elif parsed.path.rstrip("/").endswith("/chat/stream"):
+            problem = "must not end in /chat/stream, which is added to it: leave that out"
         elif (
             parsed.scheme == "http"
             and not self.allow_insecure_http
@@ -253,6 +304,10 @@ class ThinnestFields(BaseChatModel):
 
 
 def stop_sequences(stop: Sequence[Any]) -> list[str]:
+    if not isinstance(stop, (str, list, tuple, set, frozenset)):
+        raise ThinnestRequestError(
+            f"stop must be a string or a list of strings, not {stop!r:.40}."
+        )
     sequences = [stop] if isinstance(stop, str) else list(stop)
     if not all(isinstance(sequence, str) and sequence for sequence in sequences):
         raise ThinnestRequestError("stop must hold strings that are not empty.")
@@ -280,5 +335,7 @@ def without_inputs(error: ValidationError, model: type[BaseChatModel]) -> Valida
                 f"; did you mean {known[0]}?" if known else ""
             )
         kind = PydanticCustomError(item["type"], "{said}", {"said": said})
-        details.append(InitErrorDetails(type=kind, loc=item["loc"], input=None))
+        names = {alias: name for name, alias in _ALIASES.items()}
+        loc = tuple(names.get(str(part), part) for part in item["loc"])
+        details.append(InitErrorDetails(type=kind, loc=loc, input=None))
     return ValidationError.from_exception_data(error.title, details, "python", hide_input=True)

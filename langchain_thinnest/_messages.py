@@ -28,8 +28,10 @@ This module knows nothing of HTTP.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,29 +54,13 @@ from langchain_thinnest._server_tools import expand_server_tools
 from langchain_thinnest._tool_protocol import Asked, call_text, response_text, without_tags
 from langchain_thinnest.errors import ThinnestRequestError
 
+logger = logging.getLogger(__name__)
+
 # Whatever a reader, man or model, may take for the beginning of a line.
 _LINE_START = r"(?:^|(?<=[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]))"
 _LABEL = re.compile(
     _LINE_START + r"(?=[ \t\xa0]{0,64}\\*(?:System|User|Assistant|Tool)\b[^\n\r:]{0,200}:)",
     re.IGNORECASE,
-)
-# Blocks of an earlier answer that are no words of it: how it was thought out, and the calls
-# that `tool_calls` or the tool messages after it show.
-_SILENT_BLOCKS = frozenset(
-    {
-        "function_call",
-        "invalid_tool_call",
-        "reasoning",
-        "redacted_thinking",
-        "server_tool_call",
-        "server_tool_call_chunk",
-        "server_tool_result",
-        "server_tool_use",
-        "thinking",
-        "tool_call",
-        "tool_call_chunk",
-        "tool_use",
-    }
 )
 _ROLES = {
     "ai": "Assistant",
@@ -147,6 +133,8 @@ def checked_id(name: str, value: object) -> str:
         problem = "must not be empty"
     elif has_control_characters(value):
         problem = "must not hold control characters"
+    elif value != value.strip() or (name == "agent_id" and " " in value):
+        problem = f"must not hold spaces: {value!r:.80}"
     else:
         return value
     raise ThinnestRequestError(f"{name} {problem}.")
@@ -158,7 +146,12 @@ def has_control_characters(text: str) -> bool:
 
 
 def to_text(
-    messages: Sequence[BaseMessage], session_id: str | None, asked: Asked | None = None
+    messages: Sequence[BaseMessage],
+    session_id: str | None,
+    asked: Asked | None = None,
+    *,
+    agent_id: str | None = None,
+    is_known: bool = False,
 ) -> str:
     """Write messages as the one string to send.
 
@@ -166,6 +159,8 @@ def to_text(
         messages: The conversation, oldest first.
         session_id: The session that it is part of, if any.
         asked: What is asked of the agent beside: local tools, a typed answer.
+        agent_id: The agent that the session belongs to.
+        is_known: This process has spoken in the session before.
 
     Returns:
         What to send as `message`.
@@ -175,7 +170,7 @@ def to_text(
     """
     transcript = _Transcript(_with_server_tools_apart(messages), asked or Asked())
     if session_id is not None:
-        messages = _new_part(messages, session_id)
+        messages = _new_part(messages, session_id, agent_id, is_known=is_known)
     return transcript.of(_with_server_tools_apart(messages), session_id)
 
 
@@ -286,25 +281,44 @@ class _Transcript:
         return f"{label} ({_in_label(message.name)})" if message.name else label
 
 
-def _new_part(messages: Sequence[BaseMessage], session_id: str) -> Sequence[BaseMessage]:
+def _new_part(
+    messages: Sequence[BaseMessage], session_id: str, agent_id: str | None, *, is_known: bool
+) -> Sequence[BaseMessage]:
+    """What the session has not heard: all of it, where nothing says what it has."""
     for at in range(len(messages) - 1, -1, -1):
-        if _is_written_by(messages[at], session_id):
+        if _is_written_by(messages, at, session_id, agent_id):
             return messages[at + 1 :]
+    answers = [message for message in messages if isinstance(message, AIMessage)]
+    if is_known and not any(message.response_metadata for message in answers):
+        # A page that keeps role and text alone: what it keeps is the session's own.
+        for at in range(len(messages) - 1, -1, -1):
+            message = messages[at]
+            if isinstance(message, AIMessage) and not message.tool_calls:
+                return messages[at + 1 :]
     return messages
 
 
-def _is_written_by(message: BaseMessage, session_id: str) -> bool:
-    metadata = message.response_metadata
-    if isinstance(message, (AIMessage, ToolMessage)) and (
-        metadata.get("session_id") == session_id
-    ):
-        return True  # a tool message of this session tells of a tool that the server ran
-    # A history that was stored without metadata can only be this session's own.
-    return (
-        isinstance(message, AIMessage)
-        and "model_provider" not in metadata
-        and not message.tool_calls
-    )
+def _is_written_by(
+    messages: Sequence[BaseMessage], at: int, session_id: str, agent_id: str | None
+) -> bool:
+    """Whether this session of this agent wrote a message, or a tool that its agent ran."""
+    message = messages[at]
+    if not isinstance(message, (AIMessage, ToolMessage)):
+        return False
+    if message.response_metadata.get("session_id") != session_id:
+        return False
+    return agent_id is None or _agent_of(messages, at, session_id) in (agent_id, None)
+
+
+def _agent_of(messages: Sequence[BaseMessage], at: int, session_id: str) -> str | None:
+    """Whose message it is; 0.1 says it in the last message of a turn alone."""
+    for part in (messages[at:], messages[at::-1]):
+        for message in part:
+            if message.response_metadata.get("session_id") != session_id:
+                break
+            if name := message.response_metadata.get("model_name"):
+                return str(name)
+    return None
 
 
 def _with_server_tools_apart(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -313,9 +327,38 @@ def _with_server_tools_apart(messages: Sequence[BaseMessage]) -> list[BaseMessag
     for message in messages:
         if isinstance(message, AIMessage) and _is_ours(message):
             apart += expand_server_tools(message)
+        elif isinstance(message, AIMessage) and _has_foreign_tools(message):
+            apart += _foreign_steps(message)
         else:
             apart.append(message)
     return apart
+
+
+def _has_foreign_tools(message: AIMessage) -> bool:
+    """Whether another provider's server ran tools for an answer, which say what they are."""
+    if not isinstance(message.content, list):
+        return False
+    try:
+        return any(block["type"] == "server_tool_call" for block in message.content_blocks)
+    except Exception:  # noqa: BLE001 - a provider's translator met what it does not know
+        return False
+
+
+def _foreign_steps(message: AIMessage) -> list[BaseMessage]:
+    refusals = [
+        _text(AIMessage([b]))
+        for b in message.content
+        if isinstance(b, dict) and b.get("type") == "refusal"
+    ]
+    steps = expand_server_tools(message)
+    names = {
+        c["id"]: c["name"] for s in steps if isinstance(s, AIMessage) for c in s.tool_calls
+    }
+    for step in steps:
+        step.response_metadata = {**step.response_metadata, "model_provider": PROVIDER}
+        if isinstance(step, ToolMessage):
+            step.name = names.get(step.tool_call_id, step.name)
+    return [*steps, *(AIMessage(text) for text in refusals)]
 
 
 def _is_ours(message: BaseMessage) -> bool:
@@ -334,7 +377,6 @@ def tool_call_ids(messages: Sequence[BaseMessage]) -> set[str]:
 def _text(message: BaseMessage) -> str:
     if isinstance(message.content, str):
         return message.content
-    silent = _SILENT_BLOCKS if isinstance(message, AIMessage) else frozenset()
     texts: list[str] = []
     for block in message.content:
         if isinstance(block, str):
@@ -343,7 +385,11 @@ def _text(message: BaseMessage) -> str:
         kind = block.get("type")
         if kind == "text" and isinstance(block.get("text"), str):
             texts.append(block["text"])
-        elif kind not in silent:
+        elif kind == "refusal" and isinstance(message, AIMessage):
+            texts.append(str(block.get("refusal") or ""))
+        elif isinstance(message, AIMessage):
+            logger.debug("Left out a block of type %.40r of an earlier answer", kind)
+        else:
             raise ThinnestRequestError(
                 f"A {message.type} message holds a content block of type {kind!r}. "
                 "The thinnest.ai API takes text alone: send text blocks only."
@@ -358,3 +404,28 @@ def _in_label(name: str) -> str:
 
 def _escape(text: str) -> str:
     return _LABEL.sub(lambda _: "\\", text)
+
+
+class SpokenSessions:
+    """The sessions that this process has spoken in, of each agent; the latest of them."""
+
+    _MOST = 10_000
+
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[str, str], None] = {}
+        self._lock = threading.Lock()
+
+    def add(self, agent_id: str, session_id: str) -> None:
+        """Note that a session has heard a message."""
+        with self._lock:
+            self._sessions.pop((agent_id, session_id), None)
+            self._sessions[agent_id, session_id] = None
+            if len(self._sessions) > self._MOST:
+                del self._sessions[next(iter(self._sessions))]
+
+    def has(self, agent_id: str, session_id: str) -> bool:
+        """Whether the session has heard a message of this process."""
+        return (agent_id, session_id) in self._sessions
+
+
+SPOKEN = SpokenSessions()

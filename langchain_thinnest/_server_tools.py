@@ -135,6 +135,6 @@ def _answers(step: _Step, message: AIMessage) -> list[ToolMessage]:
 
 def _origin(message: AIMessage) -> dict[str, Any]:
     """Who wrote the answer, and in which session: so that it is not sent there again."""
-    keys = ("model_provider", "session_id")
+    keys = ("model_provider", "model_name", "session_id")
     known = {k: v for k, v in message.response_metadata.items() if k in keys}
     return {"model_provider": PROVIDER, **known}

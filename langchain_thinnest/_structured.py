@@ -1,8 +1,11 @@
 """Typed answers: what `with_structured_output` binds, and how it reads the answer.
 
 An answer holds its object as the arguments of a call, or as text: alone, in a code fence, or
-in the middle of prose. What is whole is taken, and what is not is never mended: a truncated
-answer is no answer. While an answer streams, what there is of the object is given as it grows.
+in the middle of prose. Of several, the first counts that fits without unknown keys as it
+stands, then unwrapped (a call, a list of one, the schema's name around it), then one with
+unknown keys. What is cut is never taken for whole: a truncated answer is no answer. While an
+answer streams, what there is of the object is given as it grows. How the JSON is found in a
+text is in `_json_in_text`.
 This module knows nothing of how an answer is fetched.
 """
 
@@ -23,16 +26,22 @@ from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.json import parse_partial_json
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from typing_extensions import override
 
-from langchain_thinnest._tool_protocol import NO_SCHEMA
+from langchain_thinnest._json_in_text import json_values
+from langchain_thinnest._lenient import load_mended
+from langchain_thinnest._tool_protocol import NO_SCHEMA, openai_schema
 from langchain_thinnest.errors import ThinnestRequestError
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 Schema = Mapping[str, Any] | type
 
 _NO_PARAMETERS = ("title", "description")
+_BOX = "value"  # the parameter of a tool whose schema is no object's
+_ARGUMENTS = ("arguments", "parameters", "args", "input")
+_SCHEMA_KEYS = frozenset({"properties", "type", "title", "description", "required"})
+_DEEPEST = 4  # levels of wrapping
 _OBJECT_START = re.compile(r"\{\s*(?:[\"}]|\Z)")
 _DECODER = json.JSONDecoder(strict=False)
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -66,6 +75,8 @@ def typed_answer(
         )
     if schema is None and method != "json_mode":
         raise ThinnestRequestError(f"method={method!r} needs a schema; 'json_mode' does not.")
+    if isinstance(schema, Mapping):
+        schema = openai_schema(schema)
     described = {} if schema is None else _json_schema(schema, strict=strict)
     title = described.get("title", "a JSON object")
     if method == "json_mode":
@@ -74,10 +85,11 @@ def typed_answer(
         form = {"name": title, "schema": described}
         arguments = {"response_format": {"type": "json_schema", "json_schema": form}}
     else:
+        parameters = {k: v for k, v in described.items() if k not in _NO_PARAMETERS}
         function: dict[str, Any] = {
             "name": title,
             "description": described.get("description", ""),
-            "parameters": {k: v for k, v in described.items() if k not in _NO_PARAMETERS},
+            "parameters": parameters if _is_object(described) else _boxed(parameters),
         }
         if strict is not None:
             function["strict"] = strict
@@ -145,14 +157,18 @@ class ObjectParser(BaseTransformOutputParser[Any]):
         raw, found = str(message.text), self._args(message)
         for call in getattr(message, "invalid_tool_calls", ()):
             raw = raw or call["args"] or ""
-        problem = "holds no whole JSON object"
+        problem = "holds no whole JSON " + ("object" if self._wants_object else "value")
         if found is not None:
             raw = raw or json.dumps(found, ensure_ascii=False)
-        for value in _objects(message.text) if found is None else [found]:
+            values = [found]
+        else:
+            values = self._values(message.text)
+        for value, is_strange in self._in_order(values):
             try:
                 return self._fit(value)
-            except ValueError as error:
-                problem = f"does not fit {self.title}: {error}"
+            except Exception as error:  # noqa: BLE001 - a validator may raise what it likes
+                if not is_strange or "does not fit" not in problem:
+                    problem = f"does not fit {self.title}: {error}"
         raise OutputParserException(f"The answer {problem}. It was: {raw}", llm_output=raw)
 
     def partial(self, message: BaseMessage) -> Any:
@@ -165,22 +181,126 @@ class ObjectParser(BaseTransformOutputParser[Any]):
             except (ValueError, RecursionError):
                 with contextlib.suppress(ValueError, RecursionError):
                     value = parse_partial_json(text)
-        if not isinstance(value, dict) or not value:
+        if not isinstance(value, dict) or not value or not self._wants_object:
+            return None
+        if self._may_be_a_call(value):
+            return None  # which the next words may show
+        known = [v for v in self._unwrapped(value) if not self._is_strange(v)]
+        if not known or not isinstance(known[0], dict) or not known[0]:
             return None
         if self.model is None:
-            return value
+            return known[0]
         try:
-            return self._fit(value)
-        except ValueError:
+            return self._fit(known[0])
+        except Exception:  # noqa: BLE001 - it is not whole yet
             return None
 
-    def _args(self, message: BaseMessage) -> dict[str, Any] | None:
-        calls = message.tool_calls if isinstance(message, AIMessage) else []
-        return next((call["args"] for call in calls if call["name"] == self.title), None)
+    @property
+    def _wants_object(self) -> bool:
+        return self.answer_schema is None or _is_object(self.answer_schema)
 
-    def _fit(self, value: dict[str, Any]) -> Any:
+    @property
+    def _known(self) -> frozenset[str] | None:
+        """The keys that an object may have; `None` where the schema does not say."""
+        schema = self.answer_schema or {}
+        if not schema.get("properties") or schema.get("additionalProperties") not in (
+            None,
+            False,
+        ):
+            return None
+        return frozenset(schema["properties"]) | frozenset(_field_names(self.model))
+
+    def _args(self, message: BaseMessage) -> Any:
+        calls = message.tool_calls if isinstance(message, AIMessage) else []
+        args = next((call["args"] for call in calls if call["name"] == self.title), None)
+        if args is not None and not self._wants_object and args.keys() == {_BOX}:
+            return args[_BOX]
+        return args
+
+    def _values(self, text: str) -> list[Any]:
+        """The JSON values in a text that could be meant."""
+        whole = load_mended(text)
+        if self._wants_object:
+            values = json_values(whole if isinstance(whole, str) else text)
+            if not self.answer_schema:
+                values = [value for value in values if isinstance(value, dict)]
+                values.sort(key=lambda value: -len(json.dumps(value)))
+            return values
+        if isinstance(whole, (str, int, float, bool)):
+            return [whole]
+        if text.strip() in (self.answer_schema or {}).get("enum", ()):
+            return [text.strip()]
+        return json_values(text)
+
+    def _in_order(self, values: list[Any]) -> Iterator[tuple[Any, bool]]:
+        """What may be meant, the likeliest first; and whether it has unknown keys."""
+        known = [value for value in values if not self._is_strange(value)]
+        yield from ((value, False) for value in known)
+        for value in values:
+            for inner in [*self._unwrapped(value)][1:]:
+                if not self._is_strange(inner):
+                    yield inner, False
+        for value in values:
+            if self._is_strange(value) and not self._is_call(value):
+                yield value, True
+
+    def _is_strange(self, value: Any) -> bool:
+        """Whether it is an object with keys that the schema does not know."""
+        if not self._wants_object or self._known is None:
+            return self._wants_object and not isinstance(value, dict)
+        return not isinstance(value, dict) or not value.keys() <= self._known
+
+    def _is_call(self, value: Any) -> bool:
+        """Whether an object is a tool call, and no answer."""
+        return (
+            isinstance(value, dict)
+            and not {"name", "arguments"} <= (self._known or frozenset())
+            and isinstance(value.get("name"), str)
+            and any(key in value for key in _ARGUMENTS if key not in (self._known or ()))
+        )
+
+    def _may_be_a_call(self, value: dict[str, Any]) -> bool:
+        """Whether the beginning of an object may go on to be a call of the schema's tool."""
+        name = value.get("name")
+        return (
+            value.keys() == {"name"}
+            and isinstance(name, str)
+            and self.title.startswith(name)
+            and not {"name", "arguments"} <= (self._known or frozenset())
+        )
+
+    def _unwrapped(self, value: Any, depth: int = 0) -> Iterator[Any]:
+        """A value, and what is in it that may be meant instead."""
+        yield value
+        inner: Any = None
+        if isinstance(value, list) and len(value) == 1 and self._wants_object:
+            inner = value[0]
+        elif isinstance(value, str):
+            inner = load_mended(value)
+        elif isinstance(value, dict) and len(value) == 1:
+            key, content = next(iter(value.items()))
+            if key.casefold() == self.title.casefold() or (
+                key == _BOX and not self._wants_object
+            ):
+                inner = content
+        if isinstance(value, dict) and inner is None:
+            if self._is_call(value) and value["name"] == self.title:
+                given = [value[key] for key in _ARGUMENTS if key in value]
+                inner = given[0] if all(args == given[0] for args in given) else None
+            elif isinstance(value.get("function"), dict) and (
+                value.keys() <= {"type", "function", "id"}
+            ):
+                inner = value["function"]
+            elif value.keys() <= _SCHEMA_KEYS and isinstance(value.get("properties"), dict):
+                echo = (self.answer_schema or {}).get("properties")
+                inner = None if value["properties"] == echo else value["properties"]
+        if inner is not None and depth < _DEEPEST:
+            yield from self._unwrapped(inner, depth + 1)
+
+    def _fit(self, value: Any) -> Any:
         if self.model is None:
-            if self.answer_schema and (misfit := _misfit(value, self.answer_schema)):
+            schema = self.answer_schema
+            if schema and (misfit := _misfit(value, schema, schema)):
                 raise ValueError(misfit)
             return value
         if issubclass(self.model, BaseModel):
@@ -188,8 +308,35 @@ class ObjectParser(BaseTransformOutputParser[Any]):
         return self.model.parse_obj(value)  # pydantic's first version
 
 
+def _field_names(model: Any) -> Iterator[str]:
+    """The names that fields of a pydantic class have beside those in its JSON schema."""
+    fields = getattr(model, "model_fields", None) or getattr(model, "__fields__", {})
+    for name, field in fields.items():
+        yield name
+        alias = getattr(field, "validation_alias", None)
+        yield from (a for a in getattr(alias, "choices", [alias]) if isinstance(a, str))
+
+
+def _is_object(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema asks for an object, as far as it says."""
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rpartition("/")[2]
+        return _is_object(schema.get("$defs", {}).get(name, {}))
+    kind = schema.get("type")
+    return "enum" not in schema and (kind in (None, "object") or "object" in kind)
+
+
+def _boxed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema that is no object's as the one parameter of a tool."""
+    inner = {key: value for key, value in schema.items() if key != "$defs"}
+    box: dict[str, Any] = {"type": "object", "properties": {_BOX: inner}, "required": [_BOX]}
+    return {**box, "$defs": schema["$defs"]} if "$defs" in schema else box
+
+
 def _json_schema(schema: Schema, *, strict: bool | None = None) -> dict[str, Any]:
     """Write a pydantic class, a `TypedDict` or a dict as a JSON schema with a title."""
+    if isinstance(schema, type) and issubclass(schema, RootModel):
+        return {"title": schema.__name__, **schema.model_json_schema()}
     if isinstance(schema, Mapping):
         schema = dict(schema)
         if not schema.keys() & {"name", "function", "toolSpec"}:  # other forms of a tool
@@ -259,56 +406,47 @@ def with_raw(parser: ObjectParser) -> Runnable[BaseMessage, Any]:
     return RunnableGenerator(read, aread, name="ObjectParserWithRaw")
 
 
-def _objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects in a text, the longest first; none if one of them was cut off."""
-    found: list[tuple[int, dict[str, Any]]] = []
-    end = len(text.rstrip())
-    try:
-        if not isinstance(_DECODER.decode(text), dict):
-            return []  # a list of objects, say, is none
-    except (ValueError, RecursionError):
-        pass
-    at = 0
-    while (at := text.find("{", at)) >= 0:
-        try:
-            value, after = _DECODER.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            if error.pos >= end or error.msg.startswith("Unterminated"):
-                return []
-            at = max(error.pos, at + 1)  # an object within a broken one is no answer
-        except (ValueError, RecursionError):
-            return []
-        else:
-            found.append((after - at, value))
-            at = after
-    found.sort(key=lambda pair: -pair[0])
-    return [value for _, value in found]
-
-
-def _misfit(value: Any, schema: Mapping[str, Any], where: str = "it") -> str | None:
+def _misfit(  # noqa: C901
+    value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "it"
+) -> str | None:
     """What is plainly wrong with a value, if anything: types, required keys, choices.
 
     Not a validator: what it does not know, it lets pass.
     """
+    if isinstance(schema.get("$ref"), str):
+        name = schema["$ref"].rpartition("/")[2]
+        schema = root.get("$defs", root.get("definitions", {})).get(name, {})
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        misfits = [_misfit(value, choice, root, where) for choice in choices]
+        if None not in misfits:
+            return misfits[0]
     types = schema.get("type", [])
     types = [types] if isinstance(types, str) else types
     if types and not any(_is_of(value, name) for name in types):
         return f"{where} should be of type {' or '.join(types)}"
     if "enum" in schema and value not in schema["enum"]:
         return f"{where} should be one of {schema['enum']}"
+    if "const" in schema and value != schema["const"]:
+        return f"{where} should be {schema['const']!r}"
     parts: list[tuple[Any, Mapping[str, Any], str]] = []
     if isinstance(value, dict):
         missing = [key for key in schema.get("required", ()) if key not in value]
         if missing:
             return f"{where} lacks {', '.join(map(repr, missing))}"
         known = schema.get("properties", {})
+        unknown = [key for key in value if key not in known]
+        if unknown and schema.get("additionalProperties") is False:
+            return f"{where} has the unknown keys {', '.join(map(repr, unknown))}"
         parts = [(value[key], known[key], repr(key)) for key in known if key in value]
     elif isinstance(value, list) and isinstance(schema.get("items"), Mapping):
         parts = [(item, schema["items"], f"an item of {where}") for item in value]
-    return next((misfit for part in parts if (misfit := _misfit(*part))), None)
+    found = (_misfit(part, its, root, name) for part, its, name in parts)
+    return next((misfit for misfit in found if misfit), None)
 
 
 def _is_of(value: Any, name: str) -> bool:
     if isinstance(value, bool):  # which Python takes for an integer
         return name == "boolean"
+    if name == "integer" and isinstance(value, float):
+        return value.is_integer()  # as JSON schema has it: 3.0 is one
     return isinstance(value, _TYPES.get(name, object))

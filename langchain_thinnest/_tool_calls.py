@@ -3,41 +3,52 @@
     I will look. <tool_call>{"name": "search", "arguments": {"query": "x"}}</tool_call> Then...
 
 Text passes the moment it comes, in the pieces it came in; only an end that may begin a tag is
-held back. A call's arguments pass as they come too, once its name is known, but for their
-last bracket, which waits until the call proves right. What is what:
+held back. A call's arguments pass as they come too, once its name is known, as far as they are
+JSON as it should be; their last bracket waits until the call proves right. What is what:
 
-- A tag in a Markdown code fence is text.
-- A call ends at the first `</tool_call>` outside its JSON strings. One inside a string is a
-  part of it if the JSON turns out right; if not, the call ended there.
-- The next `<tool_call>`, or the end of the answer, ends a call too: right if it is whole JSON.
+- A tag in a Markdown code fence or code span is text.
+- A call ends at the first `</tool_call>` outside its strings. One inside a string is a part
+  of it if the JSON turns out right; if not, the call ended there.
+- The next `<tool_call>`, or the end of the answer, ends a call too: right if it is whole.
 - Tags with nothing in between are text, and so is a last tag that no JSON follows: who speaks
   of tags calls nothing.
-- Right is an object with a `name` and, if any, `arguments`: an object, or a string that holds
-  one. All else between tags is an invalid call, which keeps its text.
+- What is between tags and cannot be read as calls (`_call_forms`) is one invalid call, which
+  keeps its text.
+- After a call of a bound tool, the agent waits for its result. If it makes one up, a
+  `<tool_response>`, then that and all text behind it is no part of the answer.
 
-This module knows nothing of events, of messages, or of which tools there are.
+This module knows nothing of events and of messages.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from langchain_thinnest._call_forms import ToolSchemas, bound_name, read_calls
+from langchain_thinnest._lenient import ODD_SPACE, load, mended
+from langchain_thinnest._markdown import Markdown
 
 START = "<tool_call>"
 END = "</tool_call>"
 
+_OPENING = re.compile(r"<tool_call(?P<attributes>\s[^<>]{0,200})?>")
+_RESPONSE = "<tool_response>"
+_MAY_OPEN = re.compile(r"<tool_call\s[^<>]{0,200}\Z")
 # As far as a call's name is looked for before the call is taken as a whole, at its end.
 _LONGEST_HEAD = 400
 _HEAD = re.compile(
     r'\s*\{\s*"name"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)+")\s*,\s*"arguments"\s*:\s*(?=\{)'
 )
 _NAME = re.compile(r'"name"\s*:\s*"([^"\\]+)"')
-_IN_STRING = re.compile(r'\\.|"|</?tool_call>', re.DOTALL)
-_OUTSIDE = re.compile(r'["{}\[\]]|</?tool_call>')
-_FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n(.*?)\n[ \t]*\1\s*", re.DOTALL)
+_TAG = r"</tool_call>|<tool_call(?:\s[^<>]{0,200})?>"
+_IN_STRING = {quote: re.compile(rf"\\.|{quote}|{_TAG}", re.DOTALL) for quote in ('"', "'")}
+# Beside brackets and tags: what is no JSON, so that the arguments do not pass any more.
+_OUTSIDE = re.compile(rf"[\"'{{}}\[\],]|[TFN#{ODD_SPACE}]|(?<!<)/|{_TAG}")
+_IN_MARKUP = re.compile(_TAG)
 _CLOSERS = {"{": "}", "[": "]"}
 
 
@@ -78,12 +89,20 @@ class CallPart:
 class CallScanner:
     """Finds the calls in an answer's text."""
 
-    def __init__(self) -> None:
-        """Begin an answer."""
+    def __init__(self, tools: ToolSchemas | None = None) -> None:
+        """Begin an answer.
+
+        Args:
+            tools: The parameters of each bound tool, as a JSON schema, by its name.
+        """
+        self._tools = tools or {}
         self._held = ""
-        self._fences = _Fences()
+        self._markdown = Markdown()
         self._body: _Body | None = None  # of the call that is open
+        self._span = ""  # text from a tag on that may be in a code span
         self._last = ""  # the last character of text
+        self._waits = False  # a bound tool was called
+        self._is_over = False  # all that follows is made up
 
     def feed(self, text: str) -> Iterator[str | CallPart]:
         """Take the next piece of text, cut anywhere.
@@ -91,20 +110,26 @@ class CallScanner:
         Yields:
             The text that is free to go and the parts of calls, in order.
         """
-        if not text and self._body is None and not self._held:
+        if not text and self._body is None and not self._held and not self._span:
             yield text  # one piece for one event, be it empty
         text, self._held = self._held + text, ""
         at = 0
-        while at < len(text):
+        while at < len(text) and not self._is_over:
+            if self._span:
+                text, at = yield from self._look_for_span_end(text[at:])
+                continue
             if self._body is None:
-                start = self._find_call(text, at)
+                start, tag = self._find_tag(text, at)
                 if free := text[at : start if start >= 0 else len(text) - len(self._held)]:
-                    self._last = free[-1]
-                    yield free
+                    yield self._spoken(free)
                 if start < 0:
                     return
-                self._body = _Body()
-                at = start + len(START)
+                if self._markdown.may_be_in_span:
+                    self._span, at = tag, start + len(tag)
+                    continue
+                at = start + len(tag)
+                self._open(tag)
+                continue
             end, tag = self._body.feed(text, at)
             if not tag:
                 self._held = text[end:]
@@ -114,37 +139,88 @@ class CallScanner:
 
     def release(self) -> Iterator[str | CallPart]:
         """Give the text that was held back: something else came, so no tag goes on."""
-        if self._held and self._body is None:
+        if self._held and self._body is None and not self._span:
             held, self._held = self._held, ""
-            self._last = held[-1]
-            self._fences.feed(held)
-            yield held
+            self._markdown.feed(held)
+            yield self._spoken(held)
 
     def flush(self) -> Iterator[str | CallPart]:
         """Give all that is left, since the answer is over."""
-        while self._body is not None:
-            self._body.take(self._held)
-            self._held = ""
-            rest, _ = yield from self._close("", 0, "")
+        while (self._body is not None or self._span) and not self._is_over:
+            if self._span:  # which nothing ends: it was none
+                rest, self._held = self._end_span() + self._held, ""
+            else:
+                assert self._body is not None  # noqa: S101
+                self._body.take(self._held)
+                self._held = ""
+                rest, _ = yield from self._close("", 0, "")
             if rest:
                 yield from self.feed(rest)
         yield from self.release()
 
-    def _find_call(self, text: str, seen: int) -> int:
-        """Where the next call begins, or -1; then what may begin a tag is held."""
+    def _spoken(self, text: str) -> str:
+        self._last = text[-1]
+        return text
+
+    def _open(self, tag: str) -> None:
+        if tag == _RESPONSE:
+            self._is_over = True
+        else:
+            self._body = _Body(tag, self._tools)
+
+    def _find_tag(self, text: str, seen: int) -> tuple[int, str]:
+        """Where the next tag stands outside of fences, or -1: what may begin one is held."""
         at = seen
         while (at := text.find("<", at)) >= 0:
-            if START.startswith(text[at : at + len(START)]):
-                self._fences.feed(text[seen:at])
+            opening = _OPENING.match(text, at)
+            tag = opening[0] if opening else ""
+            if self._waits and text.startswith(_RESPONSE, at):
+                tag = _RESPONSE
+            if tag or self._may_go_on(text, at):
+                self._markdown.feed(text[seen:at])
                 seen = at
-                if not self._fences.is_open:
-                    if text.startswith(START, at):
-                        return at
+                if not self._markdown.is_in_fence:
+                    if tag:
+                        return at, tag
                     self._held = text[at:]
-                    return -1
+                    return -1, ""
             at += 1
-        self._fences.feed(text[seen:])
-        return -1
+        self._markdown.feed(text[seen:])
+        return -1, ""
+
+    def _may_go_on(self, text: str, at: int) -> bool:
+        """Whether a text's end may be the beginning of a tag."""
+        end = text[at : at + len(_RESPONSE)]
+        return (
+            START.startswith(end)
+            or (self._waits and _RESPONSE.startswith(end))
+            or _MAY_OPEN.match(text, at) is not None
+        )
+
+    # --- a tag behind backticks, which may be in a code span ---
+
+    def _look_for_span_end(self, text: str) -> Generator[str, None, tuple[str, int]]:
+        """Hold a tag until it is known whether a code span holds it."""
+        text, self._span = self._span + text, ""
+        is_in_span, end = self._markdown.find_span_end(text)
+        if is_in_span is None:
+            self._span = text
+            return "", 0
+        if is_in_span:
+            self._markdown.feed(text[:end])
+            yield self._spoken(text[:end])
+            return text, end
+        self._markdown.forget_spans()
+        return text, 0
+
+    def _end_span(self) -> str:
+        span, self._span = self._span, ""
+        is_in_span, _ = self._markdown.find_span_end(span + "\n\n")
+        if not is_in_span:
+            self._markdown.forget_spans()
+        return span
+
+    # --- a call ---
 
     def _close(
         self, text: str, end: int, tag: str
@@ -153,21 +229,24 @@ class CallScanner:
         assert self._body is not None  # noqa: S101
         body, self._body = self._body, None
         inner = body.text
-        value = _load(inner)
         at = end + len(tag) if tag == END else end
-        if value is None and body.doubt is not None:
+        calls = body.read(inner, is_closed=tag == END and body.doubt is None)
+        if calls is None and body.doubt is not None:
             # The string that the tag stood in was none: the call ended there.
             at = end - (len(inner) - body.doubt) + len(END)
             if at < 0 or not tag:
                 text, at = inner[body.doubt + len(END) :] + text[end:], 0
             inner, tag = inner[: body.doubt], END
-        if self._is_call(inner, tag):
-            yield body.last_part(inner, value)
+            calls = body.read(inner, is_closed=True)
+        if calls:
+            yield from body.last_parts(inner, calls)
+            self._waits = self._waits or any(name in self._tools for name, _ in calls)
+        elif self._is_call(inner, tag):
+            yield body.broken(inner)
         else:
-            spoken = START + inner + (END if tag == END else "")
-            self._fences.feed(spoken)
-            self._last = spoken[-1]
-            yield spoken
+            spoken = body.tag + inner + (END if tag == END else "")
+            self._markdown.feed(spoken)
+            yield self._spoken(spoken)
         return text, at
 
     def _is_call(self, inner: str, tag: str) -> bool:
@@ -181,19 +260,25 @@ class _Body:
     """What follows a start tag, as far as it came.
 
     Attributes:
+        tag: The start tag.
         doubt: Where the first end tag within a string stands.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tag: str, tools: ToolSchemas) -> None:
+        self.tag = tag
         self.doubt: int | None = None
+        self._tools = tools
         self._call = LocalCall()
         self._pieces: list[str] = []
         self._length = 0
-        self._in_string = False
+        self._is_markup: bool | None = None  # `<function=...>`, which has no strings
+        self._quote = ""  # of the string that is open
         self._open: list[str] = []  # the closers of what is open
+        self._comma: int | None = None  # the last one, if only space follows it so far
         self._has_head: bool | None = None
         self._args_start = 0
         self._args_end: int | None = None  # where their last bracket stands
+        self._odd: int | None = None  # where the first thing stands that is no JSON
         self._sent = 0
 
     @property
@@ -213,31 +298,73 @@ class _Body:
         """
         at = start
         before = self._length - start  # so that `before + at` counts from the body's start
-        while match := (_IN_STRING if self._in_string else _OUTSIDE).search(text, at):
+        if self._is_markup is None and (begin := text[start:].lstrip()):
+            self._is_markup = begin.startswith("<f")
+        while match := self._marks().search(text, at):
             mark, at = match[0], match.end()
-            if mark == '"':
-                self._in_string = not self._in_string
-            elif mark in _CLOSERS:
-                self._open.append(_CLOSERS[mark])
-            elif mark in ("}", "]"):
-                if self._open and self._open[-1] == mark:
-                    self._open.pop()
-                if len(self._open) == 1 and self._args_end is None:
-                    self._args_end = before + match.start()
-            elif not self._in_string:
-                self.take(text[start : match.start()])
-                return match.start(), mark
-            elif mark == END and self.doubt is None:
-                self.doubt = before + match.start()
+            if len(mark) > 1 and mark[0] == "<":
+                if not self._quote:
+                    self.take(text[start : match.start()])
+                    return match.start(), mark
+                if mark == END and self.doubt is None:
+                    self.doubt = before + match.start()
+            elif self._quote:
+                if mark == self._quote:
+                    self._quote = ""
+            else:
+                self._see(mark, before + match.start(), text[start : match.start()])
         end = self._end_of_what_is_sure(text, at)
         self.take(text[start:end])
+        if (
+            self._comma is not None
+            and text[max(start, self._comma + 1 - before) : end].strip()
+        ):
+            self._comma = None
         return end, ""
 
+    def _marks(self) -> re.Pattern[str]:
+        if self._is_markup:
+            return _IN_MARKUP
+        return _IN_STRING[self._quote] if self._quote else _OUTSIDE
+
+    def _see(self, mark: str, where: int, before: str) -> None:  # noqa: C901
+        """Take a mark outside of strings, which stands at `where` in the body."""
+        if mark == ",":
+            self._comma = where
+        elif mark in _CLOSERS:
+            self._open.append(_CLOSERS[mark])
+        elif mark in ("}", "]"):
+            if self._comma is not None:
+                gap = (
+                    before[len(before) - (where - self._comma - 1) :]
+                    if (where - self._comma - 1 <= len(before))
+                    else before
+                )
+                if where - self._comma == 1 or not gap.strip():
+                    self._is_odd_from(self._comma)
+            if self._open and self._open[-1] == mark:
+                self._open.pop()
+            if len(self._open) == 1 and self._args_end is None:
+                self._args_end = where
+        elif mark == '"' or (mark == "'" and self._open):
+            self._quote = mark
+            if mark == "'":
+                self._is_odd_from(where)
+        elif mark != "'":
+            self._is_odd_from(where)
+
+    def _is_odd_from(self, where: int) -> None:
+        self._odd = where if self._odd is None else min(self._odd, where)
+
     def _end_of_what_is_sure(self, text: str, at: int) -> int:
-        if self._in_string and text.endswith("\\") and len(text) > at:
+        if self._quote and text.endswith("\\") and len(text) > at:
             return len(text) - 1
-        tag = text.rfind("<", max(at, len(text) - len(END)))
-        if tag >= 0 and (END.startswith(text[tag:]) or START.startswith(text[tag:])):
+        tag = text.rfind("<", max(at, len(text) - 220))
+        if tag >= 0 and (
+            END.startswith(text[tag:])
+            or START.startswith(text[tag:])
+            or _MAY_OPEN.match(text, tag)
+        ):
             return tag
         return len(text)
 
@@ -245,112 +372,84 @@ class _Body:
         """What can pass of the arguments while the call is open."""
         if self._has_head is None:
             self._find_head()
-        end = min(self._length if at is None else at for at in (self._args_end, self.doubt))
+        stops = (self._args_end, self.doubt, self._odd, self._comma)
+        end = min(self._length if at is None else at for at in stops)
         if self._has_head and self._sent < end:
-            last = self._length - len(self._pieces[-1])  # what came before it was sent
-            text = self._pieces[-1][self._sent - last : end - last]
+            text = self._between(self._sent, end)
             is_first = self._sent == self._args_start
             self._sent = end
             yield CallPart(self._call, text, is_first, is_last=False)
 
+    def _between(self, start: int, end: int) -> str:
+        """A part of the text near its end, without putting all of it together."""
+        last = self._length
+        pieces: list[str] = []
+        for piece in reversed(self._pieces):
+            pieces.append(piece)
+            last -= len(piece)
+            if last <= start:
+                break
+        return "".join(reversed(pieces))[start - last : end - last]
+
     def _find_head(self) -> None:
         match = _HEAD.match(self.text)
-        name = _load(match[1]) if match else None
+        name = load(match[1]) if match else None
         if match and name:
             self._has_head = True
-            self._call.name = name
+            self._call.name = bound_name(name, self._tools)
             self._args_start = self._sent = match.end()
         elif self._length > _LONGEST_HEAD:
             self._has_head = False
 
-    def last_part(self, inner: str, value: Any) -> CallPart:
-        """What the end makes of the call.
-
-        Args:
-            inner: What stands between the tags.
-            value: The JSON that it is, if it is.
-        """
+    def read(self, inner: str, *, is_closed: bool) -> list[tuple[str, dict[str, Any]]] | None:
+        """The names and arguments of the calls between the tags, if all is right."""
         if self._has_head is None:
             self._find_head()
-        call = self._call
-        is_first = not self._has_head or self._sent == self._args_start
-        name, args = _name_and_args(value)
+        calls = read_calls(inner, self.tag, self._tools, is_closed=is_closed)
+        if not calls or not self._has_head:
+            return calls
+        # What passed already must be the beginning of what the call is.
+        return calls if calls[0] == (self._call.name, load(self._head_args(inner))) else None
+
+    def _head_args(self, inner: str) -> str:
+        """The first call's arguments as JSON, which begin with what passed of them."""
+        for text in (inner, mended(inner)):
+            try:
+                end = json.JSONDecoder(strict=False).raw_decode(text, self._args_start)[1]
+            except (ValueError, RecursionError):
+                continue
+            if text.startswith(inner[: self._sent]):
+                return text[self._args_start : end]
+        return ""
+
+    def last_parts(
+        self, inner: str, calls: list[tuple[str, dict[str, Any]]]
+    ) -> Iterator[CallPart]:
+        """The rest of the call, and the others that stand in the same tag."""
+        for number, (name, args) in enumerate(calls):
+            call, sent = (LocalCall(), 0) if number else (self._call, 0)
+            if number or not self._has_head:
+                call.text = json.dumps(args, ensure_ascii=False)
+            else:
+                call.text = self._head_args(inner)
+                sent = self._sent - self._args_start
+            call.name, call.args = name, args
+            yield CallPart(call, call.text[sent:], sent == 0, is_last=True)
+
+    def broken(self, inner: str) -> CallPart:
+        """The call, which is none that can be understood."""
+        call, sent = self._call, 0
         if self._has_head:
-            end = len(inner) if self._args_end is None else self._args_end + 1
-            call.text = inner[self._args_start : end]
-            if args is None or name != call.name or args != _load(call.text):
-                args = None
-                call.text = inner[self._args_start :]
+            call.text = inner[self._args_start :]
             sent = self._sent - self._args_start
         else:
+            value = load(inner)
+            name = value.get("name") if isinstance(value, Mapping) else None
             found = _NAME.search(inner)
-            call.name = name or (found[1] if found else None)
-            call.text = json.dumps(args, ensure_ascii=False) if args is not None else inner
-            call.text = call.text.strip()
-            sent = 0
-        if args is None:
-            call.text += _unmistakable_end(call.text)
-        call.args = args
-        return CallPart(call, call.text[sent:], is_first, is_last=True)
-
-
-class _Fences:
-    """Whether a place in Markdown text is within a code fence."""
-
-    _LINE_END = re.compile(r"\r\n|\r|\n")
-    # In quotes and lists too. Backticks with more of them on their line are no fence.
-    _OPENER = re.compile(
-        r"(?:[ \t>]|[-*+][ \t]|\d{1,9}[.)][ \t])*(?:(`{3,})[^`]*|(~{3,}).*)", re.DOTALL
-    )
-    _CLOSER = re.compile(r"[ \t>]*(`{3,}|~{3,})[ \t]*")
-    _LONGEST = 500  # what a line begins with says what it is
-
-    def __init__(self) -> None:
-        self._marks = ""  # of the fence that is open
-        self._line = ""
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self._marks or self._OPENER.fullmatch(self._line))
-
-    def feed(self, text: str) -> None:
-        """Go on by some text."""
-        *lines, last = self._LINE_END.split(text)
-        for line in lines:
-            self._end_line(self._line + line)
-            self._line = ""
-        if len(self._line) < self._LONGEST:
-            self._line += last
-
-    def _end_line(self, line: str) -> None:
-        if not self._marks:
-            if opener := self._OPENER.fullmatch(line):
-                self._marks = opener[1] or opener[2]
-        elif (closer := self._CLOSER.fullmatch(line)) and closer[1].startswith(self._marks):
-            self._marks = ""
-
-
-def _load(text: str) -> Any:
-    """The JSON value that a text is, be it in a fence, or `None`."""
-    fenced = _FENCED.fullmatch(text)
-    try:
-        return json.loads(fenced[2] if fenced else text, strict=False)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _name_and_args(value: Any) -> tuple[str | None, dict[str, Any] | None]:
-    """A call's name and arguments, each `None` if they are not right."""
-    if not isinstance(value, dict):
-        return None, None
-    name, args = value.get("name"), value.get("arguments")
-    if isinstance(args, str):
-        args = _load(args) if args.strip() else {}
-    elif args is None and value.keys() <= {"name", "arguments"}:
-        args = {}
-    if not isinstance(name, str) or not name:
-        return None, None
-    return name, args if isinstance(args, dict) else None
+            call.name = name if name and isinstance(name, str) else found[1] if found else None
+            call.text = inner.strip()
+        call.text += _unmistakable_end(call.text)
+        return CallPart(call, call.text[sent:], sent == 0, is_last=True)
 
 
 def _unmistakable_end(text: str) -> str:
@@ -365,7 +464,8 @@ def _unmistakable_end(text: str) -> str:
     closers: list[str] = []
     in_string = False
     at = 0
-    while match := (_IN_STRING if in_string else _OUTSIDE).search(text, at):
+    marks = re.compile(r'["{}\[\]]')
+    while match := (_IN_STRING['"'] if in_string else marks).search(text, at):
         mark, at = match[0], match.end()
         if mark == '"':
             in_string = not in_string

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _TAG = re.compile(
     r"<(?=\\*/?(?:tools|tool_call|tool_response|response_schema)\b)", re.IGNORECASE
 )
+_FORM = frozenset({"name", "description", "schema", "strict"})
 # What LangChain raises for what is neither a tool nor a schema.
 NO_SCHEMA = (AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 _HOW_TO_CALL = (
@@ -89,6 +90,12 @@ class Asked:
             schema=_schema_of(arguments.get("response_format")),
         )
 
+    @property
+    def parameters(self) -> dict[str, Mapping[str, Any]]:
+        """The JSON schema of each tool's parameters, by the tool's name."""
+        functions = [tool["function"] for tool in self.tools]
+        return {f["name"]: f.get("parameters") or {} for f in functions}
+
     def preamble(self) -> list[str]:
         """The paragraphs that go before the message: none if nothing is asked."""
         paragraphs: list[str] = []
@@ -102,7 +109,7 @@ class Asked:
         if self.schema is not None:
             paragraphs.append(
                 ("Once no tool is left to call, answer" if self.tools else "Answer")
-                + " with one JSON object "
+                + f" with one JSON {_kind_of(self.schema)} "
                 + ("that fits the schema above " if self.schema else "")
                 + "and nothing else: no prose, no code fence."
             )
@@ -150,6 +157,27 @@ def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
             "called through thinnest.ai. Give the agent other tools in its settings there."
         )
     return described
+
+
+def openai_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take a JSON schema out of OpenAI's forms around it.
+
+    Returns:
+        The schema, with the form's name as its title.
+    """
+    if schema.get("type") == "json_schema" and "json_schema" in schema:
+        schema = schema["json_schema"]
+        if not isinstance(schema.get("schema"), Mapping):
+            raise ThinnestRequestError(
+                'The form {"type": "json_schema", "json_schema": {...}} holds no `schema`.'
+            )
+    inner = schema.get("schema")
+    if not isinstance(inner, Mapping) or not schema.keys() <= _FORM:
+        return schema
+    named = {"title": schema["name"]} if schema.get("name") else {}
+    if schema.get("description"):
+        named["description"] = schema["description"]
+    return {**inner, **named}
 
 
 def choice_of(choice: Any, tools: Iterable[Mapping[str, Any]]) -> str | None:
@@ -212,6 +240,12 @@ def _dumps(value: Any) -> str:
     return _TAG.sub(lambda _: "\\u003c", text)
 
 
+def _kind_of(schema: Mapping[str, Any]) -> str:
+    """What a schema asks for, in a word."""
+    kind = schema.get("type", "object")
+    return "value" if "enum" in schema or kind not in ("array", "object") else str(kind)
+
+
 def _distinct(tools: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     by_name: dict[str, dict[str, Any]] = {}
     for tool in tools:
@@ -234,8 +268,9 @@ def _schema_of(response_format: Any) -> Mapping[str, Any] | None:
         return {}
     try:
         if kind == "json_schema":
-            described = response_format["json_schema"]
-            schema: Mapping[str, Any] = described["schema"]
+            schema: Mapping[str, Any] = response_format["json_schema"]["schema"]
+        elif isinstance(response_format, Mapping) and "schema" in response_format:
+            schema = openai_schema(response_format)
         else:
             schema = convert_to_json_schema(response_format)
     except NO_SCHEMA as error:

@@ -16,6 +16,7 @@ This module knows nothing of HTTP, of clocks, or of LangChain's callbacks and me
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from uuid import uuid4
 
 from langchain_core.messages.ai import UsageMetadata
 
+from langchain_thinnest._call_forms import ToolSchemas
 from langchain_thinnest._sse import Payload, SSEDecoder
 from langchain_thinnest._tool_calls import CallPart, CallScanner, LocalCall
 from langchain_thinnest.errors import (
@@ -95,7 +97,7 @@ class Turn:
         max_event_bytes: int,
         stop: Sequence[str] = (),
         taken_ids: Iterable[str] = (),
-        has_local_tools: bool = False,
+        local_tools: ToolSchemas | None = None,
     ) -> None:
         """Begin a turn.
 
@@ -104,7 +106,8 @@ class Turn:
             stop: Sequences at whose first match the text ends.
             taken_ids: Ids of tool calls that the conversation has had: a state keeps them
                 for ever, so they are not given again, whatever the server sends.
-            has_local_tools: Look for calls of local tools in the text.
+            local_tools: The parameters of the bound tools by name, to look for their calls in
+                the text; `None` for no such calls.
         """
         self.tools: list[ServerTool] = []
         self.local_calls: list[LocalCall] = []
@@ -114,13 +117,16 @@ class Turn:
         self.is_cut = False
         self._decoder = SSEDecoder(max_event_bytes)
         self._stop = _StopFilter(stop) if stop else None
-        self._scanner = CallScanner() if has_local_tools else None
-        self._is_plain = not stop and not has_local_tools
+        self._scanner = CallScanner(local_tools) if local_tools is not None else None
+        self._is_plain = not stop and local_tools is None
         # Many small strings take many times the memory of their text: they are put together.
         # (`StringIO` would do, but up to Python 3.11 it keeps 100,000 of them as they are.)
         self._pages: list[str] = []
         self._texts: list[str] = []
-        self._open: list[ServerToolCall] = []
+        self._open: dict[str, ServerToolCall] = {}  # by their ids
+        self._number: dict[str, int] = {}  # of each call, by its id
+        self._by_server_id: dict[str, deque[ServerToolCall]] = {}
+        self._by_name: dict[tuple[str, bool], deque[ServerToolCall]] = {}
         self._ids = set(taken_ids)
 
     @property
@@ -140,7 +146,7 @@ class Turn:
     @property
     def open_calls(self) -> Sequence[ServerToolCall]:
         """The calls that have no result yet, oldest first."""
-        return self._open
+        return list(self._open.values())
 
     def feed(self, data: bytes | ThinnestStreamError) -> str | Iterable[Piece]:
         """Take the next bytes of the body, or the reason why there are no more.
@@ -214,7 +220,11 @@ class Turn:
                 self._new_id(event.id), event.name, event.args, self._length, event.id
             )
             self.tools.append(call)
-            self._open.append(call)
+            self._open[call.id] = call
+            self._number[call.id] = len(self._number)
+            if event.id:
+                self._by_server_id.setdefault(event.id, deque()).append(call)
+            self._by_name.setdefault((call.name, bool(event.id)), deque()).append(call)
             yield call
         elif isinstance(event, ToolResultEvent):
             result = self._answer(event)
@@ -281,17 +291,30 @@ class Turn:
             yield self._hear(held)
 
     def _answer(self, event: ToolResultEvent) -> ServerToolResult:
-        by_id = (c for c in self._open if event.id and c.server_id == event.id)
-        by_name = (
-            c for c in self._open if c.name == event.name and not (event.id and c.server_id)
-        )
-        call = next(by_id, None) or next(by_name, None)
+        call = self._first_open(self._by_server_id.get(event.id)) if event.id else None
+        if call is None:
+            named = [self._first_open(self._by_name.get((event.name, False)))]
+            if not event.id:
+                named.append(self._first_open(self._by_name.get((event.name, True))))
+            # Of those with and without an id, the one that was called first.
+            call = min(
+                (c for c in named if c is not None),
+                key=lambda c: self._number[c.id],
+                default=None,
+            )
         if call is None:
             return ServerToolResult(
                 self._new_id(event.id), event.name, event.result, self._length, False
             )
-        self._open.remove(call)
+        del self._open[call.id]
         return ServerToolResult(call.id, call.name, event.result, self._length, True)
+
+    def _first_open(self, calls: deque[ServerToolCall] | None) -> ServerToolCall | None:
+        while calls:
+            if calls[0].id in self._open:
+                return calls[0]
+            calls.popleft()
+        return None
 
     def _new_id(self, id_: str | None) -> str:
         """The server's id, or a new one where it sent none, or one that is taken."""

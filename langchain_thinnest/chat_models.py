@@ -16,6 +16,7 @@ from collections.abc import (
     Awaitable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, cast
@@ -53,6 +54,7 @@ from langchain_thinnest._fields import (
 from langchain_thinnest._http.client import DEFAULT_TIMEOUT, Endpoint
 from langchain_thinnest._http.retries import RetryPolicy
 from langchain_thinnest._messages import (
+    SPOKEN,
     Request,
     checked_id,
     to_text,
@@ -60,6 +62,7 @@ from langchain_thinnest._messages import (
 )
 from langchain_thinnest._tool_protocol import Asked
 from langchain_thinnest._turn import End, Piece, Turn
+from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
     from langchain_protocol.protocol import MessagesData
@@ -183,6 +186,9 @@ class ChatThinnest(ThinnestBinding):
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
         params["ls_provider"] = PROVIDER
         params["ls_model_name"] = self._agent_of(kwargs)
+        session_id = self._context(kwargs)[0]
+        if session_id is not None:  # LangSmith gathers a thread's runs by it
+            cast("dict[str, Any]", params)["session_id"] = str(session_id)
         return params
 
     @override
@@ -190,7 +196,9 @@ class ChatThinnest(ThinnestBinding):
         self, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         params = super()._get_invocation_params(stop=stop or self.stop, **_public(kwargs))
-        return {**params, "model_name": self._agent_of(kwargs)}
+        # OpenLLMetry looks for `model`.
+        agent_id = self._agent_of(kwargs)
+        return {**params, "model": agent_id, "model_name": agent_id}
 
     @override
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
@@ -198,6 +206,28 @@ class ChatThinnest(ThinnestBinding):
         shown = {**self._identifying_params, **_public(kwargs)}
         shown["stop"] = stop or self.stop
         return super()._get_llm_string(**shown)
+
+    @override
+    def get_num_tokens(self, text: str) -> int:
+        """Estimate the tokens of a text: four characters each."""
+        return -(-len(text) // 4)
+
+    @override
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Estimate the tokens of what is sent for a history: four characters each.
+
+        Args:
+            messages: Any part of a history; the tools that the server ran count too.
+            tools: The tools that are bound, which are sent along.
+        """
+        asked = Asked.of({"tools": tools} if tools else {})
+        try:
+            return self.get_num_tokens(to_text(messages, None, asked))
+        except ThinnestRequestError:  # a part that could not be sent alone
+            text = "\n\n".join([*asked.preamble(), *(str(m.content) for m in messages)])
+            return self.get_num_tokens(text)
 
     # --- before a call: config, callbacks, cache ---
 
@@ -404,19 +434,29 @@ class ChatThinnest(ThinnestBinding):
         agent_id = checked_id("agent_id", self._agent_of(kwargs))
         asked = Asked.of(kwargs)
         request = Request(
-            agent_id, to_text(messages, session_id, asked), session_id, request_metadata
+            agent_id,
+            to_text(
+                messages,
+                session_id,
+                asked,
+                agent_id=agent_id,
+                is_known=session_id is not None and SPOKEN.has(agent_id, session_id),
+            ),
+            session_id,
+            request_metadata,
         )
         stop = self.stop if stop is None else stop
         return Call(
             endpoint=self._endpoint(),
             body=request.body(),
+            session=None if session_id is None else (agent_id, session_id),
             policy=RetryPolicy(self.max_retries, self.max_retry_wait),
             answer=Answer(
                 Turn(
                     max_event_bytes=self.max_event_bytes,
                     stop=stop_sequences(stop) if stop else (),
                     taken_ids=tool_call_ids(messages) if len(messages) > 1 else (),
-                    has_local_tools=bool(asked.tools),
+                    local_tools=asked.parameters if asked.tools else None,
                 ),
                 agent_id=agent_id,
                 session_id=session_id,
@@ -540,8 +580,29 @@ def _public(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def _warn_unused(kwargs: Mapping[str, Any]) -> None:
     unused = kwargs.keys() - _CALL_ARGUMENTS - _PRIVATE
     warn_no_effect(sorted(unused & NO_EFFECT), stacklevel=2)
+    for name in sorted(unused - NO_EFFECT):
+        if right := next((known for known in _LONG_NAMES if _is_near(name, known)), None):
+            raise ThinnestRequestError(
+                f"There is no call argument {name!r}; did you mean {right!r}?"
+            )
     if unknown := sorted(unused - NO_EFFECT):
         warnings.warn(
             f"ChatThinnest ignores the unknown call argument(s) {', '.join(unknown)}.",
             stacklevel=2,
         )
+
+
+# Shorter names are near to what frameworks bind for other providers.
+_LONG_NAMES = sorted(name for name in _CALL_ARGUMENTS if len(name) >= 8)
+
+
+def _is_near(name: str, known: str) -> bool:
+    """Whether at most two letters differ: changed, left out, or put in."""
+    if abs(len(name) - len(known)) > 2:
+        return False
+    row = list(range(len(known) + 1))
+    for at, letter in enumerate(name, 1):
+        before, row = row, [at]
+        for i, other in enumerate(known, 1):
+            row.append(min(before[i] + 1, row[-1] + 1, before[i - 1] + (letter != other)))
+    return row[-1] <= 2

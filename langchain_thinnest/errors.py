@@ -75,6 +75,22 @@ class ThinnestError(ModelError):
         self.is_retryable = is_retryable
 
 
+def is_retryable(error: BaseException) -> bool:
+    """Whether sending the same message again is safe: for retry helpers of any kind.
+
+    It says yes only for what the server surely did not take; see `ThinnestError`. For errors
+    that are not of this package it says no.
+
+    Example:
+        ```python
+        from tenacity import retry, retry_if_exception
+
+        ask = retry(retry=retry_if_exception(is_retryable))(model.invoke)
+        ```
+    """
+    return isinstance(error, ThinnestError) and error.is_retryable
+
+
 class ThinnestAuthenticationError(ThinnestError, ModelAuthenticationError):
     """The API key is missing or invalid (401)."""
 

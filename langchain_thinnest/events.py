@@ -17,7 +17,9 @@ This module knows nothing of bytes, and not what a sequence of events means.
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -40,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 def _as_args(value: object) -> object:
     """Accept no arguments at all, and the JSON text of an object."""
-    if value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return {}
     return read_json(value.encode()) if isinstance(value, str) else value
 
@@ -54,15 +56,26 @@ def _as_usage(value: object) -> object:
     """Take the three counts; an answer is whole without them, so bad ones are dropped."""
     if not isinstance(value, dict):
         return None
-    spent, made, total = (value.get(f"{kind}_tokens") for kind in ("input", "output", "total"))
-    if type(spent) is not int or type(made) is not int:
+    counts = (_count(value.get(f"{kind}_tokens")) for kind in ("input", "output", "total"))
+    spent, made, total = counts
+    if spent is None or made is None:
         logger.debug("Dropped a usage whose counts are not numbers of tokens")
         return None
     return UsageMetadata(
         input_tokens=spent,
         output_tokens=made,
-        total_tokens=total if type(total) is int else spent + made,
+        total_tokens=spent + made if total is None else total,
     )
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens, also as a text or with a fraction of nothing."""
+    if isinstance(value, str):
+        text = value.strip()
+        value = float(text) if re.fullmatch(r"[0-9]{1,15}(\.0*)?", text) else None
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else None  # inf and nan are none
+    return value if type(value) is int and value >= 0 else None
 
 
 _Id = Annotated[
@@ -114,6 +127,7 @@ class ErrorEvent:
 
 Event = TextEvent | ToolCallEvent | ToolResultEvent | DoneEvent | ErrorEvent
 
+_REASONS = ("message", "error", "detail", "content", "data", "reason", "msg", "description")
 _TEXT_TYPES = frozenset({"text", "token", "content"})
 _VALIDATED: dict[str, type] = {
     "tool_call": ToolCallEvent,
@@ -158,7 +172,7 @@ def parse_event(payload: dict[str, Any]) -> Event | None:
         if type(content) is str:
             return TextEvent(content)
         raise _not_the_contract(kind, "content: is not a string")
-    if kind == "error":
+    if kind == "error" or ("type" not in payload and _is_error(payload)):
         return ErrorEvent(_error_message(payload))
     if kind not in _VALIDATED:
         logger.debug("Skipped a stream event of the unknown type %.40r", kind)
@@ -175,11 +189,23 @@ def parse_event(payload: dict[str, Any]) -> Event | None:
     raise _not_the_contract(kind, problem)
 
 
+def _is_error(payload: dict[str, Any]) -> bool:
+    """Whether an event without a type says that something failed."""
+    return bool(payload.get("error"))
+
+
 def _error_message(payload: dict[str, Any]) -> str:
-    message = payload.get("message") or payload.get("error") or payload.get("detail")
-    if isinstance(message, dict):
-        message = message.get("message")
-    return str(message) if message else "the server gave no reason"
+    """The reason, under whichever key the server has it."""
+    said: Any = payload
+    for _ in range(4):  # levels
+        if not isinstance(said, dict):
+            break
+        said = next((said[key] for key in _REASONS if said.get(key)), None)
+    return (
+        said
+        if isinstance(said, str)
+        else (json.dumps(said, ensure_ascii=False) if said else "the server gave no reason")
+    )
 
 
 def _not_the_contract(kind: str, problem: str) -> ThinnestProtocolError:

@@ -12,7 +12,7 @@ import cloudpickle
 import httpx
 import pytest
 from langchain_core.load import dumpd, dumps, load, loads
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import ConfigurableField
 from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import SecretStr, ValidationError
@@ -101,7 +101,7 @@ def test_a_url_that_is_taken(url: str) -> None:
 
 WRONG = [
     ({"agent_id": None}, "agent_id"),
-    ({"agent_id": ""}, "agent_id must not be empty"),
+    ({"agent_id": ""}, "THINNEST_AGENT_ID"),
     ({"agent_id": "ag\n1"}, "control characters"),
     ({"api_key": ""}, "THINNEST_API_KEY"),
     ({"api_key": f"{KEY}\n"}, "line end"),
@@ -120,6 +120,12 @@ WRONG = [
     ({"session_id": "a\rb"}, "control characters"),
     ({"sesion_id": "x"}, "did you mean session_id"),
     ({"nonsense": "x"}, "no such field"),
+    ({"timeout": "10s"}, "must be seconds"),
+    ({"agent_id": "ag 1"}, "must not hold spaces"),
+    ({"session_id": " s"}, "must not hold spaces"),
+    ({"base_url": "https://api.thinnest.ai/chat/stream"}, "must not end in /chat/stream"),
+    ({"model": "ag_2"}, "two names of one field"),
+    ({"stop": 5}, "stop must be a string"),
     ({"timeout": 0}, "greater than 0"),
     ({"timeout": -1.0}, "greater than 0"),
     ({"timeout": float("nan")}, "greater than 0"),
@@ -150,7 +156,9 @@ def test_a_wrong_field_is_refused_and_the_key_not_shown(
 
 
 def test_a_missing_agent_id_is_refused_and_the_key_not_shown() -> None:
-    with pytest.raises(ValidationError, match=r"model\n\s+Field required") as caught:
+    with pytest.raises(
+        ValidationError, match=r"agent_id\n.* is missing: pass agent_id"
+    ) as caught:
         ChatThinnest(api_key=KEY)
     assert KEY not in str(caught.value.errors())
 
@@ -292,6 +300,10 @@ def test_fields_can_be_configured() -> None:
         ("hi", {"session_id": 1.5}, "must be a string"),
         ("hi", {"agent_id": "a\nb"}, "control characters"),
         ("hi", {"stop": [""]}, "stop"),
+        ("hi", {"stop": 5}, "stop must be a string"),
+        ("hi", {"sesion_id": "x"}, "did you mean 'session_id'"),
+        ("hi", {"agentid": "x"}, "did you mean 'agent_id'"),
+        ("hi", {"tool_chioce": "x"}, "did you mean 'tool_choice'"),
         ("hi \ud83d", {}, "surrogate"),
         ("hi", {"request_metadata": {"x": object()}}, "request_metadata"),
     ],
@@ -316,9 +328,32 @@ async def test_bad_input_is_refused_on_every_path(
 
 def test_an_unknown_call_argument_warns() -> None:
     model = make(base_url="http://127.0.0.1:9")
-    said = r"unknown call argument\(s\) sesion_id"
+    said = r"unknown call argument\(s\) top_p"
     with pytest.warns(UserWarning, match=said), pytest.raises(ThinnestRequestError):
-        model.invoke("", sesion_id="x")
+        model.invoke("", top_p=1)
     said = "temperature without effect"
     with pytest.warns(UserWarning, match=said), pytest.raises(ThinnestRequestError):
         model.invoke("", temperature=1)
+
+
+def test_the_agent_and_the_key_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("THINNEST_AGENT_ID", "ag_env")
+    monkeypatch.setenv("THINNEST_API_KEY", KEY)
+    assert ChatThinnest(api_key=None).agent_id == "ag_env"
+    assert ChatThinnest(agent_id="ag_1").agent_id == "ag_1"
+
+
+def test_a_session_is_told_to_traces() -> None:
+    assert make(session_id="s")._get_ls_params()["session_id"] == "s"  # type: ignore[typeddict-item]
+    assert make()._get_invocation_params()["model"] == "ag_1"
+
+
+def test_tokens_are_counted_whatever_is_asked_for() -> None:
+    model = make()
+    long = ToolMessage("x" * 100_000, tool_call_id="1")
+    assert model.get_num_tokens_from_messages([long]) > 25_000
+    for part in ([], [SystemMessage("")], [HumanMessage([{"type": "image", "url": "x"}])]):
+        assert model.get_num_tokens_from_messages(part) >= 0  # type: ignore[arg-type]
+    assert model.get_num_tokens("12345") == 2

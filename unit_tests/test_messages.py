@@ -187,7 +187,37 @@ def test_an_answer_of_another_session_or_model_is_not_remembered() -> None:
 
 
 def test_a_history_without_metadata_is_this_sessions() -> None:
-    assert to_text([HumanMessage("one"), AIMessage("1"), HumanMessage("two")], "s") == "two"
+    history = [HumanMessage("one"), AIMessage("1"), HumanMessage("two")]
+    assert to_text(history, "s", is_known=True) == "two"
+    # A few-shot prompt with a new session keeps its examples.
+    assert to_text(history, "s") == "User: one\n\nAssistant: 1\n\nUser: two"
+
+
+def test_a_session_belongs_to_one_agent() -> None:
+    theirs = ours("Order 17 is late.", "s")
+    theirs.response_metadata["model_name"] = "ag_1"
+    history = [HumanMessage("Where is it?"), theirs, HumanMessage("Please refund")]
+    assert to_text(history, "s", agent_id="ag_1") == "Please refund"
+    assert "Order 17 is late." in to_text(history, "s", agent_id="ag_2")
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"type": "web_search_tool_result", "tool_use_id": "s", "content": []}, ""),
+        ({"type": "web_search_call", "id": "ws", "status": "completed"}, ""),
+        ({"type": "refusal", "refusal": "I cannot."}, "I cannot."),
+        ({"type": "reasoning_content", "reasoning_content": {"text": "hm"}}, ""),
+        ({"type": "non_standard", "value": {}}, ""),
+        ({"no": "type"}, ""),
+    ],
+)
+def test_blocks_of_other_providers_do_not_stop_a_call(
+    block: dict[str, Any], said: str
+) -> None:
+    answer = AIMessage([{"type": "text", "text": "So: "}, block])
+    sent = to_text([HumanMessage("a"), answer, HumanMessage("b")], None)
+    assert sent == f"User: a\n\nAssistant: So: {said}\n\nUser: b"
 
 
 @pytest.mark.parametrize(
@@ -239,9 +269,10 @@ def test_an_answer_made_of_blocks_goes_out_as_its_text() -> None:
         {"type": "text", "text": " it up."},
     ]
     sent = to_text([HumanMessage("a"), AIMessage(content), HumanMessage("b")], None)
-    assert sent == "User: a\n\nAssistant: I look it up.\n\nUser: b"
-    with pytest.raises(ThinnestRequestError, match="image"):
-        to_text([AIMessage([{"type": "image", "url": "x"}]), HumanMessage("b")], None)
+    assert sent == (
+        "User: a\n\nAssistant: I look\n\nAssistant called x: {}\n\nTool (x): null\n\n"
+        "Assistant:  it up.\n\nUser: b"
+    )
 
 
 def test_a_message_that_is_an_instruction_to_a_graph_is_refused() -> None:

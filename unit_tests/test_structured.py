@@ -12,7 +12,7 @@ import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableGenerator
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel, field_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
@@ -83,6 +83,17 @@ FITTING = {
     "over lines": json.dumps(ADA, indent=2),
     "in double braces": f"{{{TEXT}}}",
     "a call": call(ADA),
+    "a call in tags": f'<tool_call>{{"name": "Person", "arguments": {TEXT}}}</tool_call>',
+    "Python": str(ADA),
+    "a trailing comma": '{"name": "Ada", "age": 36,}',
+    "a list of one": f"[{TEXT}]",
+    "the schema's name around": f'{{"Person": {TEXT}}}',
+    "properties around": f'{{"properties": {TEXT}}}',
+    "a byte order mark": "\ufeff" + TEXT,
+    "no-break spaces": TEXT.replace(" ", "\xa0"),
+    "comments": '{"name": "Ada", // her name\n "age": /* years */ 36}',
+    "JSON in a string": json.dumps(TEXT),
+    "a whole number with a point": '{"name": "Ada", "age": 36.0}',
     "content blocks": AIMessage([{"type": "text", "text": TEXT}]),
 }
 
@@ -112,7 +123,11 @@ UNFIT = {
     "cut after a whole one": f"{TEXT} or {TEXT[:-3]}",
     "cut in a string after a whole one": f"{TEXT} or {TEXT[:12]}",
     "broken with a whole object in it": f'{{"x": {TEXT}, y}}',
-    "a list": f"[{TEXT}]",
+    "a list of two": f"[{TEXT}, {TEXT}]",
+    "a list that is cut": f"[{TEXT}",
+    "Python that is cut": "{'name': 'Ada', 'age': 36",
+    "an unescaped quote": '{"name": "A "B" C", "age": 36}',
+    "another tool's call in tags": '<tool_call>{"name": "Other", "arguments": {}}</tool_call>',
     "a string": '"Ada"',
     "a key missing": '{"name": "Ada"}',
     "a type that is wrong": '{"name": "Ada", "age": "old"}',
@@ -326,3 +341,60 @@ def test_what_cannot_be_asked_for() -> None:
 def test_it_pickles() -> None:
     copy = pickle.loads(pickle.dumps(structured()))
     assert copy.last.invoke(AIMessage(TEXT)) == Person(**ADA)
+
+
+class Loose(BaseModel):
+    """What a wrong reading would fit."""
+
+    name: str
+    age: int | None = None
+
+
+CALLED = '<tool_call>{"name": "Loose", "arguments": {"name": "Ada", "age": 3}}</tool_call>'
+
+
+@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
+async def test_a_call_in_tags_is_not_the_answer_itself(method: Any) -> None:
+    ada = Loose(name="Ada", age=3)
+    assert parse(Loose, CALLED, method=method) == ada
+    for pieces in (list(CALLED), [CALLED]):
+        assert stream(Loose, pieces, method=method)[-1] == ada
+        assert all("Loose" not in part.name for part in stream(Loose, pieces, method=method))
+
+
+def test_lists_and_choices_at_the_top() -> None:
+    class Numbers(RootModel[list[int]]):
+        pass
+
+    assert parse(Numbers, "[1, 2]") == Numbers([1, 2])
+    assert parse({"title": "N", "type": "array", "items": {"type": "integer"}}, "[1]") == [1]
+    colour = {"title": "Colour", "enum": ["red", "green"]}
+    assert parse(colour, '"red"') == parse(colour, " red\n") == "red"
+    for schema, text in ((Numbers, '["x"]'), (Numbers, "[1,"), (colour, "blue")):
+        with pytest.raises(OutputParserException):
+            parse(schema, text)
+
+
+def test_openais_forms_of_a_schema() -> None:
+    form = {"name": "Person", "schema": SCHEMA, "strict": True}
+    for schema in (form, {"type": "json_schema", "json_schema": form}):
+        assert parse(schema, TEXT) == ADA
+        with pytest.raises(OutputParserException, match="does not fit Person"):
+            parse(schema, "{}")
+
+
+async def test_validators_may_raise_what_they_like() -> None:
+    class Picky(BaseModel):
+        name: str
+
+        @field_validator("name")
+        @classmethod
+        def check(cls, value: str) -> str:
+            raise KeyError(value)
+
+    outcome = structured(Picky, include_raw=True).last.invoke(AIMessage('{"name": "x"}'))
+    assert isinstance(outcome["parsing_error"], OutputParserException)
+    with pytest.raises(OutputParserException):
+        stream(Picky, ['{"name"', ': "x"}'])
+    with pytest.raises(OutputParserException):
+        await astream(Picky, ['{"name"', ': "x"}'])

@@ -127,10 +127,11 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         START + F % '{"a": 1}' + START + '{"name": "f", "arguments": {"a": ' + WHOLE,
         [CALL, ("f", '{"a": ]', None), CALL],
     ),
-    "a bracket too many": (tags(F % '{"a": 1}}'), [("f", '{"a": 1}}}', None)]),
+    "a bracket too many": (tags(F % '{"a": 1}}'), [CALL]),
+    "two brackets too many": (tags(F % '{"a": 1}}}'), [("f", '{"a": 1}}}}', None)]),
     "a bracket too few": (
         tags('{"name": "f", "arguments": {"a": 1}'),
-        [("f", '{"a": 1}}', None)],
+        [CALL],
     ),
     "no JSON": (tags("f(a=1)"), [(None, "f(a=1)", None)]),
     "no value": (tags(F % '{"a": }'), [("f", '{"a": }}', None)]),
@@ -146,7 +147,7 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     "a name that is none": (tags('{"name": 1}'), [(None, '{"name": 1}}', None)]),
     "another word for arguments": (
         tags('{"name": "f", "parameters": {"a": 1}}'),
-        [("f", '{"name": "f", "parameters": {"a": 1}}}', None)],
+        [CALL],
     ),
     "arguments that are a list": (
         tags(F % "[1]"),
@@ -156,7 +157,85 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         tags('{"name": "f", "arguments": {"a": 1}, "name": "g"}'),
         [("f", '{"a": 1}, "name": "g"}', None)],
     ),
-    "a list of calls": (tags("[" + F % "{}" + "]"), [("f", "[" + F % "{}" + "]", None)]),
+    "a list of calls": (tags("[" + F % '{"a": 1}' + "]"), [CALL]),
+    "Python": (
+        tags("{'name': 'f', 'arguments': {'a': True, 'b': None, 'c': 'it\\'s \"x\"'}}"),
+        [
+            (
+                "f",
+                '{"a": true, "b": null, "c": "it\'s \\"x\\""}',
+                {"a": True, "b": None, "c": 'it\'s "x"'},
+            )
+        ],
+    ),
+    "Python behind a JSON head": (
+        tags(F % '{"a": \'x\', "b": True}'),
+        [("f", '{"a": "x", "b": true}', {"a": "x", "b": True})],
+    ),
+    "an end tag in a Python string": (
+        tags("{'name': 'f', 'arguments': {'a': '</tool_call>'}}"),
+        [("f", '{"a": "</tool_call>"}', {"a": "</tool_call>"})],
+    ),
+    "a comma behind the last argument": (tags(F % '{"a": 1,}'), [CALL]),
+    "commas everywhere": (
+        tags('{"name": "f", "arguments": {"a": [1, 2,], },}'),
+        [("f", '{"a": [1, 2] }', {"a": [1, 2]})],
+    ),
+    "an unescaped quote": (
+        tags(F % '{"a": "say "x" now"}'),
+        [("f", '{"a": "say "x" now"}}', None)],
+    ),
+    "a cut argument in closed tags": (
+        tags('{"name": "f", "arguments": {"a": 1'),
+        [("f", '{"a": 1]', None)],
+    ),
+    "a bracket too few and no end": (
+        START + '{"name": "f", "arguments": {"a": 1}',
+        [("f", '{"a": 1}}', None)],
+    ),
+    "two objects": (
+        tags(F % '{"a": 1}' + "\n" + F % '{"b": 2}'),
+        [CALL, ("f", '{"b": 2}', {"b": 2})],
+    ),
+    "a list of two": (
+        tags("[" + F % '{"a": 1}' + ", " + F % "{}" + "]"),
+        [CALL, ("f", "{}", {})],
+    ),
+    "OpenAI's wrapper": (
+        tags('{"type": "function", "function": ' + F % '{"a": 1}' + "}"),
+        [CALL],
+    ),
+    "other words": (
+        tags('{"tool": "f", "args": {"a": 1}}') + tags('{"name": "f", "input": {"a": 1}}'),
+        [CALL, CALL],
+    ),
+    "two words for arguments": (
+        tags('{"name": "f", "args": {"a": 1}, "input": {}}'),
+        [("f", '{"name": "f", "args": {"a": 1}, "input": {}}}', None)],
+    ),
+    "a schema told back": (
+        tags('{"name": "f", "parameters": {"type": "object", "properties": {}}}'),
+        [("f", '{"name": "f", "parameters": {"type": "object", "properties": {}}}}', None)],
+    ),
+    "Python in a string": (tags(F % "\"{'a': 1}\""), [CALL]),
+    "attributes": ('<tool_call id="1">' + F % '{"a": 1}' + END, [CALL]),
+    "Qwen's form": (
+        tags('\n<function=f>\n<parameter=a>\nit\'s "x"\n</parameter>\n</function>\n') + "!",
+        [("f", json.dumps({"a": 'it\'s "x"'}), {"a": 'it\'s "x"'}), "!"],
+    ),
+    "a code span": (f"Write `{WHOLE}` so", [f"Write `{WHOLE}` so"]),
+    "a code span with more in it": (
+        f"Write ``a {WHOLE} b`` so {WHOLE}",
+        [f"Write ``a {WHOLE} b`` so ", CALL],
+    ),
+    "a backtick that nothing closes": (
+        f"The ` key: {WHOLE} yes",
+        ["The ` key: ", CALL, " yes"],
+    ),
+    "a backtick in an earlier paragraph": (
+        f"The ` key\n\n{WHOLE} ` yes",
+        ["The ` key\n\n", CALL, " ` yes"],
+    ),
     "empty tags": (
         f"Use {START}{END} or {START} {END}.",
         [f"Use {START}{END} or {START} {END}."],
@@ -194,6 +273,53 @@ def test_whatever_the_cut(text: str, expected: list[Any]) -> None:
     assert summed(scan(text)) == expected
     for at in range(len(text)):
         assert summed(scan([text[:at], text[at:]])) == expected
+
+
+def bound(text: str, cut: bool = False) -> list[Any]:
+    parameters = {"properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+    scanner = CallScanner({"get_weather": parameters})
+    pieces = [piece for chunk in (text if cut else [text]) for piece in scanner.feed(chunk)]
+    return [
+        (item[0], item[2]) if isinstance(item, tuple) else item
+        for item in summed([*pieces, *scanner.flush()])
+    ]
+
+
+PARIS = ("get_weather", {"city": "Paris"})
+W = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (tags(W.replace("get_", "functions.get_")), [PARIS]),
+        (f'<tool_call name="get_weather">{{"city": "Paris"}}{END}', [PARIS]),
+        (
+            tags(
+                "<function=get_weather><parameter=city>Paris</parameter>"
+                "<parameter=days>3</parameter></function>"
+            ),
+            [("get_weather", {"city": "Paris", "days": 3})],
+        ),
+        (
+            tags("<function=get_weather><parameter=days>three</parameter></function>"),
+            [("get_weather", None)],
+        ),
+        (
+            tags(W) + '\n<tool_response>{"content": "Sun"}</tool_response>It is ' + tags(W),
+            [PARIS, "\n"],
+        ),
+        ("No <tool_response> yet " + tags(W), ["No <tool_response> yet ", PARIS]),
+        (tags(W) + " `<tool_response>` no", [PARIS, " `<tool_response>` no"]),
+        (tags(F % "{}") + "<tool_response>", [("f", {}), "<tool_response>"]),
+    ],
+)
+def test_with_the_bound_tools_known(text: str, expected: list[Any], cut: bool) -> None:
+    found = bound(text, cut)
+    assert [
+        ("get_weather", None) if isinstance(f, tuple) and f[1] is None else f for f in found
+    ] == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES.values(), ids=CASES)

@@ -146,7 +146,13 @@ def test_a_result_is_any_json(value: Any) -> None:
         (None, None),
         ({}, None),
         ("many", None),
-        ({"input_tokens": "1", "output_tokens": 2}, None),
+        ({"input_tokens": "x", "output_tokens": 2}, None),
+        ({"input_tokens": 1.5, "output_tokens": 2}, None),
+        ({"input_tokens": float("nan"), "output_tokens": 2}, None),
+        (
+            {"input_tokens": "1", "output_tokens": 2.0, "total_tokens": "3.0"},
+            dict(zip(USAGE, (1, 2, 3), strict=True)),
+        ),
         ({"input_tokens": True, "output_tokens": 2}, None),
     ],
 )
@@ -357,7 +363,7 @@ def test_stop_gives_the_same_text_however_it_is_cut(parts: list[str], stop: list
 
 
 def calling(*events: dict[str, Any], **options: Any) -> tuple[Turn, list[Any]]:
-    return take(*events, has_local_tools=True, **options)
+    return take(*events, local_tools={}, **options)
 
 
 CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
@@ -390,7 +396,7 @@ def test_what_may_begin_a_tag_goes_before_whatever_comes() -> None:
 
 def test_a_call_that_the_end_cuts_is_kept() -> None:
     for end, error in ((DONE, None), ({"type": "error"}, ThinnestGenerationError)):
-        turn = Turn(max_event_bytes=1000, has_local_tools=True)
+        turn = Turn(max_event_bytes=1000, local_tools={})
         with pytest.raises(error) if error else nullcontext():
             list(fed(turn, as_sse(text(CALL[:-20]), end)))
         assert [made.args for made in turn.local_calls] == [None]
@@ -450,3 +456,37 @@ def test_what_is_kept_of_an_answer_is_its_text() -> None:
     finally:
         tracemalloc.stop()
     assert kept < 1.5 * len(turn.text)
+
+
+@pytest.mark.parametrize("args", ["", " ", "\n", None])
+def test_a_call_with_blank_arguments(args: Any) -> None:
+    turn = Turn(max_event_bytes=1000)
+    (call,) = fed(turn, as_sse({"type": "tool_call", "name": "x", "args": args}))
+    assert call.args == {}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "error", "content": "why"},
+        {"type": "error", "data": {"reason": "why"}},
+        {"type": "error", "error": {"message": "why"}},
+        {"error": "why"},
+        {"error": {"detail": "why"}},
+    ],
+)
+def test_the_reason_of_an_error(event: dict[str, Any]) -> None:
+    with pytest.raises(ThinnestGenerationError) as caught:
+        list(fed(Turn(max_event_bytes=1000), as_sse(event)))
+    assert caught.value.detail == "why"
+
+
+def test_results_in_any_order() -> None:
+    calls = [{"type": "tool_call", "name": "x", "args": {}, "id": str(n)} for n in range(3000)]
+    results = [
+        {"type": "tool_result", "name": "x", "result": n, "id": str(n)} for n in range(3000)
+    ]
+    turn = Turn(max_event_bytes=1000)
+    list(fed(turn, as_sse(*calls, *reversed(results))))
+    assert [t.id for t in turn.tools[3000:]] == [str(n) for n in reversed(range(3000))]
+    assert not turn.open_calls

@@ -255,6 +255,6 @@ def _retrying(admission: Admission) -> dict[str, Any]:
 
 def _is_event_stream(response: httpx.Response) -> bool:
     kind = response.headers.get("content-type", "text/event-stream")
-    return response.status_code == 200 and kind.partition(";")[0].strip().lower() == (
-        "text/event-stream"
-    )
+    # Two headers are one with a comma: some proxies add a second.
+    kinds = [part.partition(";")[0].strip().lower() for part in kind.split(",")]
+    return response.status_code == 200 and "text/event-stream" in kinds

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import inf
@@ -133,7 +134,10 @@ def _number(text: str | None) -> float | None:
 
 def _date(text: str | None) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp() if text else None
+        date = parsedate_to_datetime(text) if text else None
+        if date is not None and date.tzinfo is None:  # asctime, or a zone of -0000: UTC
+            date = date.replace(tzinfo=timezone.utc)
+        return None if date is None else date.timestamp()
     except (ValueError, OverflowError):
         return None
 
