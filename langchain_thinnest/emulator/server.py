@@ -143,6 +143,9 @@ class ThinnestEmulator:
         if self._socket is None:
             family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
             self._socket = socket.create_server(self._address, family=family, backlog=2048)
+            # asyncio sets this for protocol 6 only, and `create_server` leaves it 0. What is
+            # accepted inherits it.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _listen(self) -> uvicorn.Server:
         self.listen()
