@@ -1,7 +1,6 @@
-"""What answers a message: a plain function, a LangChain runnable, or a LangGraph graph.
+"""What answers a message: a script, a function, a LangChain runnable, or a LangGraph graph.
 
-Whatever it is, its answer becomes a stream of events: a string is a piece of text, and a
-dictionary is an event as it stands.
+Its answer becomes a stream of events: a string is a piece of text, a dictionary an event.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, cast
 from uuid import uuid4
 
@@ -24,14 +24,45 @@ from langchain_core.runnables import Runnable, RunnablePassthrough
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 Item = str | dict[str, Any]
-Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any]
-"""A function of the message and the session, or a runnable.
+Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any] | list[Any]
+"""A script, a function of the message and the session, or a runnable.
 
-A function gives (returns, yields, or awaits) strings and event dictionaries. A chat model
-gets the session's messages, a graph gets them as `{"messages": [...]}`, and any other
-runnable gets the message as a string; its `config["configurable"]` has the `session_id`,
-and as `thread_id` one that other agents of the emulator do not share.
+A script is a list. A list of items answers every message the same; a list of lists answers
+the agent's first message, its second, and so on, whatever their sessions, and then no more.
+A function gives (returns, yields, or awaits) items. A chat model gets the session's messages,
+a graph gets them as `{"messages": [...]}`, and any other runnable gets the message; its
+`config["configurable"]` has the `session_id`, and a `thread_id` of this agent alone.
 """
+
+
+class Unanswered(LookupError):
+    """A message came for which there is no answer."""
+
+
+class Script:
+    """Answers with what a list says."""
+
+    def __init__(self, script: list[Any]) -> None:
+        self._by_turn = bool(script) and all(isinstance(turn, list) for turn in script)
+        for item in sum(script, []) if self._by_turn else script:
+            if not isinstance(item, str) and not (isinstance(item, dict) and "type" in item):
+                raise ValueError(
+                    "A script is a list of strings and events (dictionaries with a type), or a "
+                    f"list of such lists, one for each answer. This is none of it: {item!r}"
+                )
+        self._script, self._turns = script, count()
+
+    def __call__(self, message: str, session: Session) -> list[Item]:
+        """The next answer."""
+        turn = next(self._turns)
+        if not self._by_turn:
+            return self._script
+        if turn < len(self._script):
+            return cast("list[Item]", self._script[turn])
+        raise Unanswered(
+            f"{session.agent_id} has a script of {len(self._script)} answers, and this is "
+            f"message {turn + 1}: {message!r}"
+        )
 
 
 @dataclass
@@ -56,16 +87,7 @@ class Session:
 async def answer(
     agent: Agent, message: str, session: Session
 ) -> AsyncIterator[dict[str, Any]]:
-    """Run an agent, and give its answer as the contract's events.
-
-    Args:
-        agent: What answers.
-        message: The user's message.
-        session: The agent's memory; the turn is added to it once it is whole.
-
-    Yields:
-        The events, `done` last.
-    """
+    """Run an agent, and give its answer as the contract's events; remember a whole turn."""
     texts: list[str] = []
     done: dict[str, Any] | None = None
     async for item in _items(agent, message, session):
@@ -80,25 +102,18 @@ async def answer(
             return
     text = "".join(texts)
     session.messages += [HumanMessage(message), AIMessage(text)]
-    yield done or {"type": "done", "usage": _usage(message, text)}
-
-
-def _usage(message: str, text: str) -> dict[str, int]:
-    """Words in place of tokens: the emulator has no tokenizer."""
-    spent, made = len(message.split()), len(text.split())
-    return {"input_tokens": spent, "output_tokens": made, "total_tokens": spent + made}
+    spent, made = len(message.split()), len(text.split())  # words: there is no tokenizer
+    usage = {"input_tokens": spent, "output_tokens": made, "total_tokens": spent + made}
+    yield done or {"type": "done", "usage": usage}
 
 
 def _items(agent: Agent, message: str, session: Session) -> AsyncIterator[Item]:
     if not isinstance(agent, Runnable):
         return _function_items(agent, message, session)
     conversation = [*session.messages, HumanMessage(message)]
-    configurable: dict[str, Any] = {}
-    if session.id is not None:
-        configurable = {
-            "session_id": session.id,
-            "thread_id": f"{session.agent_id}/{session.id}",
-        }
+    thread = f"{session.agent_id}/{session.id}"
+    known = {"session_id": session.id, "thread_id": thread}
+    configurable: dict[str, Any] = {} if session.id is None else known
     config = {"configurable": configurable}
     if isinstance(agent, BaseChatModel):
         return _runnable_items(agent, conversation, config)

@@ -1,16 +1,15 @@
-"""`ThinnestEmulator`: the HTTP side, after the vendor's page."""
+"""`ThinnestEmulator`: the HTTP side, after the vendor's pages."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,28 +18,25 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typing_extensions import Self
 
-from langchain_thinnest.emulator.agents import Agent, Session, answer
+from langchain_thinnest.emulator import endpoints
+from langchain_thinnest.emulator.agents import Agent, Script, Session, answer
 from langchain_thinnest.emulator.demo import demo_agent
 from langchain_thinnest.emulator.faults import Fault
 from langchain_thinnest.emulator.limits import Limits
 
 DEMO_AGENT_ID = "ag_demo"
-_FIELDS: dict[str, tuple[type, bool]] = {
-    "agent_id": (str, True),
-    "message": (str, True),
-    "session_id": (str, False),
-    "metadata": (dict, False),
-}
 
 
 class ThinnestEmulator:
-    """The vendor's `POST /chat/stream`, served on loopback: a context manager.
+    """The vendor's three chat endpoints, served on loopback: a context manager.
 
-    It checks bearer keys, knows agents by id, keeps each agent's memory of each session,
-    answers with the contract's five events and its errors, and fails on request.
+    `POST /chat/stream` streams; `POST /chat` and `POST /v1/agents/{agent_id}/chat` answer in
+    JSON, or stream if the body has `"stream": true`.
 
     Attributes:
-        requests: The bodies of the requests that it took, in order: for tests to look at.
+        agents: Agents by id; `"*"` answers for every id that has none.
+        requests: The bodies that it took, in order; each has the `path` it came to.
+        errors: What agents raised; the client is sent an `error` event.
     """
 
     def __init__(
@@ -48,6 +44,7 @@ class ThinnestEmulator:
         agents: Mapping[str, Agent] | None = None,
         *,
         api_keys: Sequence[str] = ("ak_emulator",),
+        agent_keys: Mapping[str, str] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         requests_per_window: int | None = None,
@@ -60,7 +57,8 @@ class ThinnestEmulator:
 
         Args:
             agents: Agents by id. Default: the demo agent, as `ag_demo`.
-            api_keys: The keys that it takes.
+            api_keys: Keys of the account, which open every endpoint.
+            agent_keys: Keys by which only `/v1/agents/{agent_id}/chat` opens: key to agent id.
             host: The address to listen on.
             port: The port to listen on; 0 takes a free one.
             requests_per_window: Requests a key may make in a window; `None` is no limit.
@@ -69,11 +67,14 @@ class ThinnestEmulator:
             send_retry_after: Whether a refusal by the window's limit has `Retry-After`.
             blank_lines: Whether a blank line ends each event. The vendor's page shows none.
         """
-        self.agents: dict[str, Agent] = dict(
-            {DEMO_AGENT_ID: demo_agent} if agents is None else agents
-        )
-        self.requests: list[dict[str, Any]] = []
-        self._keys = tuple(api_keys)
+        self.agents: dict[str, Agent] = dict(agents or {})
+        if agents is None:
+            self.agents[DEMO_AGENT_ID] = demo_agent
+        for agent_id in self.agents:
+            self._agent(agent_id)  # a script is checked now
+        self.requests: list[endpoints.Received] = []
+        self.errors: list[Exception] = []
+        self._keys: dict[str, str | None] = {**dict.fromkeys(api_keys), **(agent_keys or {})}
         self._limits = Limits(requests_per_window, window_seconds, max_connections)
         self._send_retry_after = send_retry_after
         self._event_end = "\n\n" if blank_lines else "\n"
@@ -87,7 +88,7 @@ class ThinnestEmulator:
     @property
     def api_key(self) -> str:
         """A key that it takes."""
-        return self._keys[0]
+        return next(iter(self._keys))
 
     @property
     def base_url(self) -> str:
@@ -98,20 +99,14 @@ class ThinnestEmulator:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def fail_next(self, fault: Fault, *, times: int = 1) -> None:
-        """Make the next requests fail.
-
-        Args:
-            fault: What goes wrong.
-            times: With how many requests.
-        """
+        """Make the next requests fail, so many times."""
         self._faults.extend([fault] * times)
 
     def __enter__(self) -> Self:
         """Begin to serve, in a thread."""
         self._server = self._listen()
-        self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), daemon=True
-        )
+        run = self._server.run
+        self._thread = threading.Thread(target=run, args=([self._socket],), daemon=True)
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -119,12 +114,7 @@ class ThinnestEmulator:
             self._thread.join(0.005)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop serving; streams that are open are cut."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
@@ -149,8 +139,9 @@ class ThinnestEmulator:
 
     def _listen(self) -> uvicorn.Server:
         self.listen()
+        paths = (endpoints.CONTRACT, endpoints.ACCOUNT, endpoints.AGENT)
         app = Starlette(
-            routes=[Route("/chat/stream", self._chat_stream, methods=["POST"])],
+            routes=[Route(path, self._chat, methods=["POST"]) for path in paths],
             exception_handlers={404: _not_found, 405: _not_found},
         )
         return uvicorn.Server(
@@ -164,10 +155,20 @@ class ThinnestEmulator:
             )
         )
 
-    async def _chat_stream(self, request: Request) -> Response:
+    def _agent(self, agent_id: str) -> Agent | None:
+        agent = self.agents.get(agent_id)
+        if isinstance(agent, list):
+            agent = self.agents[agent_id] = Script(agent)
+        return self._agent("*") if agent is None and agent_id != "*" else agent
+
+    async def _chat(self, request: Request) -> Response:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or key not in self._keys:
+        of_agent = self._keys.get(key)
+        is_closed = of_agent is not None and not request.path_params
+        if scheme.lower() != "bearer" or key not in self._keys or is_closed:
             return _refuse(401, "Missing or invalid authentication")
+        if of_agent not in (None, request.path_params.get("agent_id")):
+            return _refuse(403, "This key is another agent's")
         within = self._limits.take(key)
         headers = self._limits.headers(key)
         if not within:
@@ -176,108 +177,79 @@ class ThinnestEmulator:
             return _refuse(429, "Rate limit exceeded", headers)
         if not self._limits.connect(key):
             return _refuse(429, "Too many concurrent connections", headers)
+        response: Response | None = None
         try:
-            return await self._stream_or_refuse(request, key, headers)
-        except BaseException:
-            self._limits.disconnect(key)
-            raise
+            response = await self._answer_or_refuse(request, key, headers)
+        finally:
+            if not isinstance(response, StreamingResponse):
+                self._limits.disconnect(key)
+        return response
 
-    async def _stream_or_refuse(
+    async def _answer_or_refuse(
         self, request: Request, key: str, headers: dict[str, str]
     ) -> Response:
-        refusal: Response | None = None
         fault = self._faults.popleft() if self._faults else None
-        body: Any = None
+        asked: Any = None
         try:
             body = json.loads(await request.body())
+            asked = {**body, **request.path_params} if isinstance(body, dict) else body
+            problems = endpoints.problems(asked)
         except (ValueError, ClientDisconnect):
             problems = [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]
-        else:
-            problems = _problems(body)
+        if not problems:
+            self.requests.append(endpoints.Received(body))
+            self.requests[-1].path = request.url.path
         if fault is not None and fault.kind == "status":
-            refusal = _refuse(fault.code, fault.message, {**headers, **fault.headers})
-        elif problems:
-            refusal = _refuse(422, problems, headers)
-        elif body["agent_id"] not in self.agents:
-            refusal = _refuse(404, "Agent not found", headers)
-        if problems == []:
-            self.requests.append(body)
-        if refusal is not None:
-            self._limits.disconnect(key)
-            return refusal
+            return _refuse(fault.code, fault.message, {**headers, **fault.headers})
+        if problems:
+            return _refuse(422, problems, headers)
+        if self._agent(asked["agent_id"]) is None:
+            return _refuse(404, "Agent not found", headers)
+        is_sibling = request.url.path != endpoints.CONTRACT
+        if is_sibling:
+            asked.setdefault("session_id", f"sess_{uuid4().hex}")
+        events = self._events(asked)
+        events = fault.spoil(events) if fault else events
+        in_json = is_sibling and not asked.get("stream", False)
+        if in_json:
+            body_of = endpoints.as_json(events, asked["session_id"])
+        else:
+            body_of = self._stream(events, asked.get("session_id") if is_sibling else None)
         return StreamingResponse(
-            self._body(body, key, fault),
-            media_type="text/event-stream",
+            self._counted(body_of, key),
+            media_type="application/json" if in_json else "text/event-stream",
             headers={"Cache-Control": "no-cache", **headers},
         )
 
-    async def _body(
-        self, body: dict[str, Any], key: str, fault: Fault | None
+    async def _stream(
+        self, events: AsyncIterator[dict[str, Any]], sibling: str | None
     ) -> AsyncIterator[str]:
+        async for event in events:
+            written = endpoints.as_sibling(event, sibling) if sibling else event
+            data = json.dumps(written, ensure_ascii=False, default=str)
+            yield f"data: {data}{self._event_end}"
+
+    async def _counted(self, pieces: AsyncIterator[str], key: str) -> AsyncIterator[str]:
         try:
-            events = _with_fault(self._events(body), fault)
-            async for event in events:
-                text = json.dumps(event, ensure_ascii=False, default=str)
-                yield f"data: {text}{self._event_end}"
+            async for piece in pieces:
+                yield piece
         finally:
             self._limits.disconnect(key)
 
-    async def _events(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        agent_id, session_id = body["agent_id"], body.get("session_id")
+    async def _events(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        agent_id, session_id = asked["agent_id"], asked.get("session_id")
         session = Session(session_id, agent_id)
         if session_id is not None:
             session = self._sessions.setdefault((agent_id, session_id), session)
-        session.metadata = body.get("metadata") or {}
+        session.metadata = asked.get("metadata") or {}
         try:
-            async for event in answer(self.agents[agent_id], body["message"], session):
+            agent = self._agent(agent_id)
+            assert agent is not None  # noqa: S101  # it was there when the request came
+            async for event in answer(agent, asked["message"], session):
                 yield event
         except Exception as error:  # noqa: BLE001  # whatever an agent raises
+            self.errors.append(error)
             yield {"type": "error", "message": f"{type(error).__name__}: {error}"}
-
-
-class _Cut(Exception):  # noqa: N818  # no error of anybody's: it was asked for
-    """Ends a body without its end, for which the server closes the connection."""
-
-
-async def _with_fault(
-    events: AsyncIterator[dict[str, Any]], fault: Fault | None
-) -> AsyncIterator[dict[str, Any]]:
-    sent = 0
-    async for event in events:
-        if fault is not None and sent == fault.after:
-            if fault.kind == "cut":
-                raise _Cut
-            if fault.kind == "error":
-                yield {"type": "error", "message": fault.message}
-                return
-            await asyncio.sleep(fault.seconds)
-        yield event
-        sent += 1
-
-
-def _problems(body: Any) -> list[dict[str, Any]]:
-    """What FastAPI, which the vendor's errors look like, would say of the body."""
-    if not isinstance(body, dict):
-        return [
-            {"loc": ["body"], "msg": "Input should be a valid dictionary", "type": "dict_type"}
-        ]
-    problems: list[dict[str, Any]] = []
-    for name, (kind, is_required) in _FIELDS.items():
-        if name not in body:
-            if is_required:
-                problems.append(
-                    {"loc": ["body", name], "msg": "Field required", "type": "missing"}
-                )
-        elif not isinstance(body[name], kind):
-            word = "string" if kind is str else "dictionary"
-            problems.append(
-                {
-                    "loc": ["body", name],
-                    "msg": f"Input should be a valid {word}",
-                    "type": "string_type" if kind is str else "dict_type",
-                }
-            )
-    return problems
 
 
 def _refuse(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> Response:
