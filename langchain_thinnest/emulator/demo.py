@@ -71,7 +71,8 @@ def demo_agent(message: str, session: Session) -> Iterator[Item]:
 def _answer(question: str, earlier: list[str]) -> Iterator[Item]:
     named = _NAME.findall("\n".join([*earlier, question]))
     expression = _arithmetic(question)
-    keywords = re.findall(r"[^\W\d_][\w'-]*", question.replace(expression, " ").lower())
+    rest = question.replace(expression, " ") if expression else question
+    keywords = re.findall(r"[^\W\d_][\w'-]*", rest.lower())
     query = " ".join(word for word in keywords if word not in _STOP_WORDS)
     if question.startswith(_PROTOCOL):
         yield from _words(_DECLINED)
