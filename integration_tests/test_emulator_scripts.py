@@ -113,7 +113,7 @@ def test_the_fixture_answers_sync_and_async(run: Any) -> None:
         def test_a_model_that_the_code_makes(thinnest):
             thinnest.answers("hi")
             thinnest.fail_next(Fault.status(429, retry_after=0))
-            assert ChatThinnest().invoke("hi").text == "hi"
+            assert ChatThinnest(agent_id="ag_any").invoke("hi").text == "hi"
         """
     ).assert_outcomes(passed=3)
 

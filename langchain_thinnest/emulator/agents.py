@@ -8,22 +8,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any, cast
+from itertools import chain, count
+from typing import Any
 from uuid import uuid4
 
+from langchain_core import messages as lc
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    HumanMessage,
-    ToolMessage,
-)
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-Item = str | dict[str, Any]
+Event = dict[str, Any]
+Item = str | Event
 Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any] | list[Any]
 """A script, a function of the message and the session, or a runnable.
 
@@ -35,7 +30,7 @@ a graph gets them as `{"messages": [...]}`, and any other runnable gets the mess
 """
 
 
-class Unanswered(LookupError):
+class Unanswered(LookupError):  # noqa: N818  # nothing is wrong with the agent
     """A message came for which there is no answer."""
 
 
@@ -44,64 +39,53 @@ class Script:
 
     def __init__(self, script: list[Any]) -> None:
         self._by_turn = bool(script) and all(isinstance(turn, list) for turn in script)
-        for item in sum(script, []) if self._by_turn else script:
+        for item in chain(*script) if self._by_turn else script:
             if not isinstance(item, str) and not (isinstance(item, dict) and "type" in item):
                 raise ValueError(
-                    "A script is a list of strings and events (dictionaries with a type), or a "
-                    f"list of such lists, one for each answer. This is none of it: {item!r}"
+                    "A script is a list of strings and events (dictionaries with a type), or "
+                    f"a list of such lists, one for each answer. This is neither: {item!r}"
                 )
         self._script, self._turns = script, count()
 
-    def __call__(self, message: str, session: Session) -> list[Item]:
+    def __call__(self, message: str, session: Session) -> list[Any]:
         """The next answer."""
-        turn = next(self._turns)
-        if not self._by_turn:
-            return self._script
-        if turn < len(self._script):
-            return cast("list[Item]", self._script[turn])
-        raise Unanswered(
-            f"{session.agent_id} has a script of {len(self._script)} answers, and this is "
-            f"message {turn + 1}: {message!r}"
-        )
+        turn, answers = next(self._turns), len(self._script)
+        if self._by_turn and turn >= answers:
+            asked = f"this is message {turn + 1}: {message!r}"
+            raise Unanswered(
+                f"{session.agent_id} has a script of {answers} answers, and {asked}"
+            )
+        return self._script[turn] if self._by_turn else self._script
 
 
 @dataclass
 class Session:
     """The memory of one agent for one `session_id`; without an id it lasts for one message.
 
-    Attributes:
-        id: The session's id, if the request had one.
-        agent_id: The agent that it belongs to.
-        messages: The turns before this one, oldest first.
-        state: For the agent to keep what it likes in.
-        metadata: The request's `metadata`.
+    `messages` are the turns before this one; `state` is for the agent to use as it likes.
     """
 
     id: str | None
     agent_id: str
-    messages: list[BaseMessage] = field(default_factory=list)
+    messages: list[lc.BaseMessage] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-async def answer(
-    agent: Agent, message: str, session: Session
-) -> AsyncIterator[dict[str, Any]]:
+async def answer(agent: Agent, message: str, session: Session) -> AsyncIterator[Event]:
     """Run an agent, and give its answer as the contract's events; remember a whole turn."""
-    texts: list[str] = []
-    done: dict[str, Any] | None = None
+    text, done = "", None
     async for item in _items(agent, message, session):
         event = {"type": "text", "content": item} if isinstance(item, str) else item
         if event.get("type") == "done":
             done = event
             break
         if event.get("type") == "text":
-            texts.append(str(event.get("content", "")))
+            text += str(event.get("content", ""))
         yield event
         if event.get("type") == "error":
             return
-    text = "".join(texts)
-    session.messages += [HumanMessage(message), AIMessage(text)]
+    session.messages += [lc.HumanMessage(message), lc.AIMessage(text)]
     spent, made = len(message.split()), len(text.split())  # words: there is no tokenizer
     usage = {"input_tokens": spent, "output_tokens": made, "total_tokens": spent + made}
     yield done or {"type": "done", "usage": usage}
@@ -110,71 +94,54 @@ async def answer(
 def _items(agent: Agent, message: str, session: Session) -> AsyncIterator[Item]:
     if not isinstance(agent, Runnable):
         return _function_items(agent, message, session)
-    conversation = [*session.messages, HumanMessage(message)]
+    conversation = [*session.messages, lc.HumanMessage(message)]
     thread = f"{session.agent_id}/{session.id}"
-    known = {"session_id": session.id, "thread_id": thread}
-    configurable: dict[str, Any] = {} if session.id is None else known
-    config = {"configurable": configurable}
+    known = {"session_id": session.id, "thread_id": thread} if session.id is not None else {}
     if isinstance(agent, BaseChatModel):
-        return _runnable_items(agent, conversation, config)
-    if hasattr(agent, "get_state") and hasattr(agent, "stream_mode"):  # a compiled graph
-        if getattr(agent, "checkpointer", None):  # which remembers by itself
-            conversation = conversation[-1:]
-            if session.id is None:
-                configurable["thread_id"] = uuid4().hex
-        return _graph_items(agent, {"messages": conversation}, config)
-    return _runnable_items(agent, message, config)
+        return _runnable_items(agent, conversation, {"configurable": known})
+    if not (hasattr(agent, "get_state") and hasattr(agent, "stream_mode")):
+        return _runnable_items(agent, message, {"configurable": known})
+    if getattr(agent, "checkpointer", None):  # a graph that remembers by itself
+        conversation = conversation[-1:]
+        known.setdefault("thread_id", uuid4().hex)
+    return _graph_items(agent, {"messages": conversation}, {"configurable": known})
 
 
-async def _function_items(
-    agent: Callable[[str, Session], Any], message: str, session: Session
-) -> AsyncIterator[Item]:
-    if inspect.isgeneratorfunction(agent) or inspect.isasyncgenfunction(agent):
-        result = agent(message, session)
-    else:
-        result = await run_in_threadpool(agent, message, session)
+async def _function_items(agent: Any, message: str, session: Session) -> AsyncIterator[Item]:
+    result = await run_in_threadpool(agent, message, session)
     if inspect.isawaitable(result):
         result = await result
     if isinstance(result, (str, dict)):
-        yield result
-    elif hasattr(result, "__aiter__"):
-        async for item in result:
-            yield item
-    else:
-        async for item in iterate_in_threadpool(cast("Iterable[Item]", result)):
-            yield item
+        result = [result]
+    async for item in (
+        result if hasattr(result, "__aiter__") else iterate_in_threadpool(result)
+    ):
+        yield item
 
 
-async def _runnable_items(
-    agent: Runnable[Any, Any], given: Any, config: Any
-) -> AsyncIterator[Item]:
+async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Item]:
     """What a runnable itself streams is its text; tools that run inside it are events."""
     root = None
-    chain = agent | RunnablePassthrough()  # which streams, also what a model only returns
-    async for event in chain.astream_events(given, config, version="v2"):
+    streaming = agent | RunnablePassthrough()  # which streams, also what a model only returns
+    async for event in streaming.astream_events(given, config, version="v2"):
         root = root or event["run_id"]
-        kind, data = event["event"], cast("dict[str, Any]", event["data"])
+        kind, data = event["event"], event["data"]
+        chunk = data.get("chunk")
         if kind == "on_tool_start":
             yield {"type": "tool_call", "name": event["name"], "args": data.get("input") or {}}
         elif kind == "on_tool_end":
             yield _tool_result(event["name"], data.get("output"))
         elif event["run_id"] == root and kind.endswith("_stream"):
-            for item in _chunk_items(data.get("chunk")):
-                yield item
+            if not isinstance(chunk, lc.BaseMessage):
+                chunk = lc.AIMessage("" if chunk is None else str(chunk))
+            # What the tools of a `ChatThinnest` do comes as tool runs already.
+            is_ours = chunk.response_metadata.get("model_provider") == "thinnest"
+            for item in _message_items(chunk):
+                if isinstance(item, str) or not is_ours:
+                    yield item
 
 
-def _chunk_items(chunk: Any) -> Iterable[Item]:
-    if isinstance(chunk, BaseMessage):
-        # What the tools of a `ChatThinnest` do comes as tool runs already.
-        is_ours = chunk.response_metadata.get("model_provider") == "thinnest"
-        for item in _message_items(chunk):
-            if isinstance(item, str) or not is_ours:
-                yield item
-    elif chunk is not None and chunk != "":
-        yield str(chunk)
-
-
-def _message_items(message: BaseMessage) -> Iterable[Item]:
+def _message_items(message: lc.BaseMessage) -> Iterable[Item]:
     for block in message.content_blocks:
         if block["type"] == "text" and block["text"]:
             yield block["text"]
@@ -185,26 +152,24 @@ def _message_items(message: BaseMessage) -> Iterable[Item]:
             yield _tool_result(name, block.get("output"))
 
 
-async def _graph_items(
-    agent: Runnable[Any, Any], given: Any, config: Any
-) -> AsyncIterator[Item]:
+async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Item]:
     """What is streamed or whole comes by `messages`; a streamed call is whole in `updates`."""
-    stream = cast("Any", agent).astream(given, config, stream_mode=["messages", "updates"])
     called: set[str | None] = set()  # the messages whose calls were given
-    async for mode, data in stream:
+    modes = ["messages", "updates"]
+    async for mode, data in agent.astream(given, config, stream_mode=modes):
         is_update = mode == "updates"
         for message in _updated(data) if is_update else [data[0]]:
-            if isinstance(message, AIMessage):
-                if not is_update:
-                    for item in _message_items(message):
-                        yield item
-                is_whole = is_update or not isinstance(message, AIMessageChunk)
-                if is_whole and message.id not in called:
-                    called.add(message.id)
-                    for call in message.tool_calls:
-                        yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
-            elif isinstance(message, ToolMessage) and not is_update:
+            if isinstance(message, lc.ToolMessage) and not is_update:
                 yield _tool_result(message.name or "tool", message)
+            if not isinstance(message, lc.AIMessage):
+                continue
+            for item in () if is_update else _message_items(message):
+                yield item
+            is_whole = is_update or not isinstance(message, lc.AIMessageChunk)
+            if is_whole and message.id not in called:
+                called.add(message.id)
+                for call in message.tool_calls:
+                    yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
 
 
 def _updated(updates: dict[str, Any] | None) -> Iterable[Any]:
@@ -215,6 +180,5 @@ def _updated(updates: dict[str, Any] | None) -> Iterable[Any]:
 
 
 def _tool_result(name: str, output: Any) -> dict[str, Any]:
-    if isinstance(output, BaseMessage):
-        output = output.content
-    return {"type": "tool_result", "name": name, "result": output}
+    result = output.content if isinstance(output, lc.BaseMessage) else output
+    return {"type": "tool_result", "name": name, "result": result}

@@ -9,12 +9,9 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
-from langchain_thinnest.emulator.faults import Cut
+from langchain_thinnest.emulator.faults import Cut, Event
 
-Event = dict[str, Any]
-CONTRACT = "/chat/stream"
-ACCOUNT = "/chat"
-AGENT = "/v1/agents/{agent_id}/chat"
+CONTRACT, ACCOUNT, AGENT = "/chat/stream", "/chat", "/v1/agents/{agent_id}/chat"
 
 
 class _Body(TypedDict):
@@ -46,42 +43,45 @@ def problems(asked: Any) -> list[dict[str, Any]]:
     return []
 
 
-def as_sibling(event: Event, session_id: str | None) -> Event:
-    """An event of the contract as the other two endpoints stream it."""
-    if event["type"] == "text":
-        return {**event, "type": "content"}
-    if event["type"] == "done":
-        tokens = (event.get("usage") or {}).get("total_tokens")
-        return {"type": "done", "session_id": session_id, "tokens_used": tokens}
-    return event
+async def as_stream(
+    events: AsyncIterator[Event], sibling: str | None, end: str
+) -> AsyncIterator[str]:
+    """An answer as the contract streams it, or as the other endpoints do, with a session."""
+    async for event in events:
+        if sibling and event["type"] == "text":
+            event = {**event, "type": "content"}  # noqa: PLW2901
+        elif sibling and event["type"] == "done":
+            tokens = (event.get("usage") or {}).get("total_tokens")
+            event = {"type": "done", "session_id": sibling, "tokens_used": tokens}  # noqa: PLW2901
+        yield f"data: {_json(event)}{end}"
 
 
 async def as_json(events: AsyncIterator[Event], session_id: str | None) -> AsyncIterator[str]:
     """A whole answer as one JSON object; of an answer that is cut, the first half."""
-    answer: Event = {"response": "", "session_id": session_id, "usage": None, "tool_calls": []}
+    calls: list[Event] = []
+    answer: Event = {"response": "", "session_id": session_id, "tool_calls": calls}
     try:
         async for event in events:
             if event["type"] == "text":
                 answer["response"] += event["content"]
             elif event["type"] == "tool_call":
-                answer["tool_calls"].append({"name": event["name"], "args": event["args"]})
-            elif event["type"] == "tool_result":
-                _add_result(answer["tool_calls"], event)
+                calls.append({"name": event["name"], "args": event["args"]})
+            elif event["type"] == "tool_result":  # answers calls by name, the first one first
+                is_open = (
+                    c for c in calls if c["name"] == event["name"] and "result" not in c
+                )
+                call = next(is_open, None) or {"name": event["name"], "args": {}}
+                call["result"] = event["result"]
+                calls += [] if call in calls else [call]
             elif event["type"] == "done":
                 answer["usage"] = event.get("usage")
             elif event["type"] == "error":
                 answer = {"success": False, "error": event["message"]}
     except Cut:
-        text = json.dumps(answer, ensure_ascii=False, default=str)
-        yield text[: len(text) // 2]
+        yield _json(answer)[: len(_json(answer)) // 2]
         raise
-    yield json.dumps(answer, ensure_ascii=False, default=str)
+    yield _json(answer)
 
 
-def _add_result(calls: list[Event], event: Event) -> None:
-    """Results answer calls by name, first called first answered."""
-    for call in calls:
-        if call["name"] == event["name"] and "result" not in call:
-            call["result"] = event["result"]
-            return
-    calls.append({"name": event["name"], "args": {}, "result": event["result"]})
+def _json(value: Event) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Event = dict[str, Any]
 _MESSAGE = "The emulator was told to fail"
 
 
@@ -16,20 +17,13 @@ class Cut(Exception):  # noqa: N818  # no error of anybody's: it was asked for
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong with one request; make it with one of the class methods.
-
-    Example:
-        ```python
-        emulator.fail_next(Fault.status(429, retry_after=1), times=2)
-        emulator.fail_next(Fault.cut(after=3))
-        ```
-    """
+    """One thing that goes wrong with one request: `emulator.fail_next(Fault.cut(after=3))`."""
 
     kind: Literal["status", "cut", "stall", "error"]
     after: int = 0
     code: int = 0
     seconds: float = 0.0
-    message: str = ""
+    message: str = _MESSAGE
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -60,18 +54,16 @@ class Fault:
         """Send an `error` event in place of the rest of the answer, after some events."""
         return cls("error", after=after, message=message)
 
-    async def spoil(
-        self, events: AsyncIterator[dict[str, Any]]
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def spoil(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
         """Give events until something goes wrong."""
-        sent = 0
+        left = self.after
         async for event in events:
-            if sent == self.after and self.kind == "cut":
+            if left == 0 and self.kind == "cut":
                 raise Cut
-            if sent == self.after and self.kind == "error":
+            if left == 0 and self.kind == "error":
                 yield {"type": "error", "message": self.message}
                 return
-            if sent == self.after:
+            if left == 0:
                 await asyncio.sleep(self.seconds)
             yield event
-            sent += 1
+            left -= 1

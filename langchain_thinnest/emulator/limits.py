@@ -8,36 +8,30 @@ from collections import Counter
 
 
 class Limits:
-    """What each API key has used, and what a response says of it; `None` is no limit."""
+    """What each API key has used; `None` is no limit."""
 
     def __init__(self, requests: int | None, seconds: float, connections: int | None) -> None:
         self._requests, self._seconds, self._connections = requests, seconds, connections
         self._windows: dict[str, tuple[float, int]] = {}  # key → (its end, requests in it)
         self._open: Counter[str] = Counter()
 
-    def take(self, key: str) -> bool:
-        """Count a request, and say whether it is within the window's limit."""
+    def take(self, key: str) -> tuple[bool, dict[str, str]]:
+        """Count a request: whether it is within the limit, and the headers that tell."""
+        now = time.time()
         end, used = self._windows.get(key, (0.0, 0))
-        if time.time() >= end:
-            end, used = time.time() + self._seconds, 0
+        if now >= end:
+            end, used = now + self._seconds, 0
         allowed = self._requests is None or used < self._requests
-        self._windows[key] = (end, used + allowed)
-        return allowed
-
-    def headers(self, key: str) -> dict[str, str]:
-        """The `X-RateLimit-*` headers; none where there is no limit."""
+        self._windows[key] = end, used + allowed
         if self._requests is None:
-            return {}
-        end, used = self._windows[key]
-        return {
+            return True, {}
+        headers = {
             "X-RateLimit-Limit": str(self._requests),
-            "X-RateLimit-Remaining": str(self._requests - used),
+            "X-RateLimit-Remaining": str(self._requests - used - allowed),
             "X-RateLimit-Reset": str(math.ceil(end)),
         }
-
-    def seconds_left(self, key: str) -> int:
-        """Seconds until the window ends, rounded up."""
-        return max(1, math.ceil(self._windows[key][0] - time.time()))
+        after = {} if allowed else {"Retry-After": str(max(1, math.ceil(end - now)))}
+        return allowed, {**headers, **after}
 
     def connect(self, key: str) -> bool:
         """Open a connection, unless the key has too many."""

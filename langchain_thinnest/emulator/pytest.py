@@ -1,16 +1,9 @@
-"""A pytest fixture: an agent on loopback that answers as the test says.
+"""A pytest fixture; in `conftest.py`: `from langchain_thinnest.emulator.pytest import thinnest`.
 
-Example:
-    ```python
-    # conftest.py
-    from langchain_thinnest.emulator.pytest import thinnest  # noqa: F401
-
-    # test_shop.py
-    def test_it(thinnest):
-        thinnest.answers("We have ", "7 left.")
-        assert thinnest.model().invoke("Tea?").text == "We have 7 left."
-        assert thinnest.requests[0]["message"] == "Tea?"
-    ```
+def test_it(thinnest):
+thinnest.answers("We have ", "7 left.")
+assert thinnest.model().invoke("Tea?").text == "We have 7 left."
+assert thinnest.requests[0]["message"] == "Tea?"
 """
 
 from __future__ import annotations
@@ -24,9 +17,8 @@ from langchain_thinnest.emulator.agents import Script, Unanswered
 try:
     import pytest
 except ModuleNotFoundError as error:
-    raise ImportError(
-        "The fixture needs pytest, which is not installed: pip install pytest"
-    ) from error
+    message = "The fixture needs pytest, which is not installed: pip install pytest"
+    raise ImportError(message) from error
 
 if TYPE_CHECKING:
     from langchain_thinnest import ChatThinnest
@@ -35,16 +27,10 @@ if TYPE_CHECKING:
 class ScriptedThinnest(ThinnestEmulator):
     """What the fixture gives: an emulator, with `requests`, `fail_next`, `agents` and all."""
 
-    def __init__(self) -> None:
-        super().__init__({"*": _unanswered})
-
     def answers(self, *script: Any, agent_id: str = "*") -> None:
-        """Say what is answered.
+        """Say what an agent answers; by default, every agent that is given nothing else.
 
-        Args:
-            *script: Strings and events, which answer every message; or a list of them for each
-                message, in order.
-            agent_id: The agent that answers so. Default: all that are given nothing else.
+        Strings and events answer every message; lists of them answer one message each.
         """
         self.agents[agent_id] = Script(list(script))
 
@@ -64,11 +50,11 @@ def _unanswered(message: str, session: Session) -> None:
 
 @pytest.fixture
 def thinnest(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedThinnest]:
-    """An agent that answers as the test says; `ChatThinnest()` asks it too, by its environment.
+    """An agent that answers as the test says, whom every `ChatThinnest(...)` asks.
 
     A message without an answer is an error there, and fails the test at its end.
     """
-    with ScriptedThinnest() as emulator:
+    with ScriptedThinnest({"*": _unanswered}) as emulator:
         monkeypatch.setenv("THINNEST_API_KEY", emulator.api_key)
         monkeypatch.setenv("THINNEST_BASE_URL", emulator.base_url)
         monkeypatch.setenv("THINNEST_AGENT_ID", "ag_test")

@@ -62,14 +62,12 @@ class ThinnestEmulator:
             host: The address to listen on.
             port: The port to listen on; 0 takes a free one.
             requests_per_window: Requests a key may make in a window; `None` is no limit.
-            window_seconds: How long a window is.
+            window_seconds: The length of a window.
             max_connections: Streams that a key may have open at once; `None` is no limit.
             send_retry_after: Whether a refusal by the window's limit has `Retry-After`.
             blank_lines: Whether a blank line ends each event. The vendor's page shows none.
         """
-        self.agents: dict[str, Agent] = dict(agents or {})
-        if agents is None:
-            self.agents[DEMO_AGENT_ID] = demo_agent
+        self.agents = dict({DEMO_AGENT_ID: demo_agent} if agents is None else agents)
         for agent_id in self.agents:
             self._agent(agent_id)  # a script is checked now
         self.requests: list[endpoints.Received] = []
@@ -77,7 +75,7 @@ class ThinnestEmulator:
         self._keys: dict[str, str | None] = {**dict.fromkeys(api_keys), **(agent_keys or {})}
         self._limits = Limits(requests_per_window, window_seconds, max_connections)
         self._send_retry_after = send_retry_after
-        self._event_end = "\n\n" if blank_lines else "\n"
+        self._end = "\n\n" if blank_lines else "\n"
         self._faults: deque[Fault] = deque()
         self._sessions: dict[tuple[str, str], Session] = {}
         self._address = (host, port)
@@ -144,22 +142,16 @@ class ThinnestEmulator:
             routes=[Route(path, self._chat, methods=["POST"]) for path in paths],
             exception_handlers={404: _not_found, 405: _not_found},
         )
-        return uvicorn.Server(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                log_config=None,
-                log_level="critical",
-                server_header=False,
-                timeout_graceful_shutdown=0,
-            )
-        )
+        quiet: Any = {"log_config": None, "log_level": "critical", "server_header": False}
+        config = uvicorn.Config(app, lifespan="off", timeout_graceful_shutdown=0, **quiet)
+        return uvicorn.Server(config)
 
-    def _agent(self, agent_id: str) -> Agent | None:
-        agent = self.agents.get(agent_id)
+    def _agent(self, agent_id: str) -> Agent:
+        name = agent_id if agent_id in self.agents else "*"
+        agent = self.agents[name]
         if isinstance(agent, list):
-            agent = self.agents[agent_id] = Script(agent)
-        return self._agent("*") if agent is None and agent_id != "*" else agent
+            agent = self.agents[name] = Script(agent)
+        return agent
 
     async def _chat(self, request: Request) -> Response:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -169,11 +161,10 @@ class ThinnestEmulator:
             return _refuse(401, "Missing or invalid authentication")
         if of_agent not in (None, request.path_params.get("agent_id")):
             return _refuse(403, "This key is another agent's")
-        within = self._limits.take(key)
-        headers = self._limits.headers(key)
+        within, headers = self._limits.take(key)
+        if not self._send_retry_after:
+            headers.pop("Retry-After", None)
         if not within:
-            if self._send_retry_after:
-                headers["Retry-After"] = str(self._limits.seconds_left(key))
             return _refuse(429, "Rate limit exceeded", headers)
         if not self._limits.connect(key):
             return _refuse(429, "Too many concurrent connections", headers)
@@ -203,31 +194,20 @@ class ThinnestEmulator:
             return _refuse(fault.code, fault.message, {**headers, **fault.headers})
         if problems:
             return _refuse(422, problems, headers)
-        if self._agent(asked["agent_id"]) is None:
+        if not {asked["agent_id"], "*"} & self.agents.keys():
             return _refuse(404, "Agent not found", headers)
         is_sibling = request.url.path != endpoints.CONTRACT
         if is_sibling:
             asked.setdefault("session_id", f"sess_{uuid4().hex}")
         events = self._events(asked)
         events = fault.spoil(events) if fault else events
-        in_json = is_sibling and not asked.get("stream", False)
-        if in_json:
-            body_of = endpoints.as_json(events, asked["session_id"])
+        if is_sibling and not asked.get("stream"):
+            kind, body = "application/json", endpoints.as_json(events, asked["session_id"])
         else:
-            body_of = self._stream(events, asked.get("session_id") if is_sibling else None)
-        return StreamingResponse(
-            self._counted(body_of, key),
-            media_type="application/json" if in_json else "text/event-stream",
-            headers={"Cache-Control": "no-cache", **headers},
-        )
-
-    async def _stream(
-        self, events: AsyncIterator[dict[str, Any]], sibling: str | None
-    ) -> AsyncIterator[str]:
-        async for event in events:
-            written = endpoints.as_sibling(event, sibling) if sibling else event
-            data = json.dumps(written, ensure_ascii=False, default=str)
-            yield f"data: {data}{self._event_end}"
+            sibling = asked["session_id"] if is_sibling else None
+            kind, body = "text/event-stream", endpoints.as_stream(events, sibling, self._end)
+        headers = {"Cache-Control": "no-cache", **headers}
+        return StreamingResponse(self._counted(body, key), 200, headers, kind)
 
     async def _counted(self, pieces: AsyncIterator[str], key: str) -> AsyncIterator[str]:
         try:
@@ -243,9 +223,7 @@ class ThinnestEmulator:
             session = self._sessions.setdefault((agent_id, session_id), session)
         session.metadata = asked.get("metadata") or {}
         try:
-            agent = self._agent(agent_id)
-            assert agent is not None  # noqa: S101  # it was there when the request came
-            async for event in answer(agent, asked["message"], session):
+            async for event in answer(self._agent(agent_id), asked["message"], session):
                 yield event
         except Exception as error:  # noqa: BLE001  # whatever an agent raises
             self.errors.append(error)
