@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from langchain_core.messages import HumanMessage
@@ -22,10 +22,6 @@ _GREETING = f"Hello. I can do arithmetic, and know a little of {', '.join(_LIBRA
 _SIGNATURE = (
     "\n\n(This is the emulator's demo agent: its tools are real, but no model speaks here.)"
 )
-_USER = re.compile(
-    r"^User(?: \([^\n()]*\))?: (.*?)(?=\n\n(?:System|User|Assistant|Tool)\b|\Z)",
-    re.DOTALL | re.MULTILINE,
-)
 _EXPRESSION = re.compile(r"(?<![\w.])[-(\d.][\d\s.,+\-*/%^\u00d7\u00f7()]*[\d)](?!\w)")
 _OPERATOR = re.compile(r"[\d)]\s*[-+*/%^\u00d7\u00f7]")
 _PYTHON = str.maketrans({"^": "**", "\u00d7": "*", "\u00f7": "/", ",": None})
@@ -42,8 +38,8 @@ def demo_agent(message: str, session: Session) -> Iterator[Item]:
     It remembers what was asked in a session, and the name that it was told.
     """
     told = [turn.text for turn in session.messages if isinstance(turn, HumanMessage)]
-    *earlier, question = _USER.findall(message) or [message]
-    earlier = [*told, *earlier]
+    said = re.split(r"^User: ", message, flags=re.MULTILINE)[-99:]  # as a transcript has it
+    *earlier, question = [*told, *(text.partition("\n\n")[0] for text in said if text)] or [""]
     named = _NAME.findall("\n".join([*earlier, question]))
     found = _EXPRESSION.findall(question[:2000])  # a text of brackets alone takes long
     expression = max(
@@ -66,24 +62,22 @@ def demo_agent(message: str, session: Session) -> Iterator[Item]:
         if expression:
             yield from _words("Let me work that out. ")
             value = calculator(expression)
-            yield from _run("calculator", {"expression": expression}, value)
+            args = {"expression": expression}
+            yield {"type": "tool_call", "name": "calculator", "args": args}
+            yield {"type": "tool_result", "name": "calculator", "result": value}
             yield from _words(
                 f"{expression} = {value}. " if query else f"{expression} = {value}."
             )
         if query:
             texts = search_library(query)
             yield from _words("Let me look that up in my library. ")
-            yield from _run("search_library", {"query": query}, texts)
+            yield {"type": "tool_call", "name": "search_library", "args": {"query": query}}
+            yield {"type": "tool_result", "name": "search_library", "result": texts}
             best = [f"From “{text['title']}”: {text['text']}" for text in texts[:1]]
             yield from _words("".join(best) or "I found nothing on that.")
     else:
         yield from _words(_GREETING)
     yield from _words(_SIGNATURE)
-
-
-def _run(name: str, args: dict[str, Any], result: Any) -> Iterator[Item]:
-    yield {"type": "tool_call", "name": name, "args": args}
-    yield {"type": "tool_result", "name": name, "result": result}
 
 
 def _words(text: str) -> Iterator[str]:
@@ -109,12 +103,11 @@ def search_library(query: str) -> list[dict[str, str]]:
 
 
 def paced(agent: Callable[[str, Session], Iterator[Item]], seconds: float) -> Any:
-    """Slow an agent down: a pause before each piece, and ten before a tool's result."""
+    """Slow an agent down: a pause before each piece, and ten before what tools do."""
 
-    async def answer(message: str, session: Session) -> AsyncIterator[Item]:
+    def answer(message: str, session: Session) -> Iterator[Item]:
         for item in agent(message, session):
-            is_result = isinstance(item, dict) and item["type"] == "tool_result"
-            await asyncio.sleep(seconds * 10 if is_result else seconds)
+            time.sleep(seconds if isinstance(item, str) else seconds * 10)
             yield item
 
     return answer

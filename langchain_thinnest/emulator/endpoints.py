@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -33,14 +33,17 @@ class Received(dict[str, Any]):
     path: str = CONTRACT
 
 
-def problems(asked: Any) -> list[dict[str, Any]]:
-    """What FastAPI, which the vendor's errors look like, would say of a body."""
+def read(body: bytes, in_path: Mapping[str, str]) -> tuple[Any, list[Event]]:
+    """What is asked, and what FastAPI, which the vendor's errors look like, would say of it."""
     try:
-        _BODY.validate_python(asked)
+        asked = json.loads(body)
+        asked = {**asked, **in_path} if isinstance(asked, dict) else asked
+        return _BODY.validate_python(asked), []
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        return [{**problem, "loc": ["body", *problem["loc"]]} for problem in found]
-    return []
+        return None, [{**problem, "loc": ["body", *problem["loc"]]} for problem in found]
+    except ValueError:
+        return None, [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]
 
 
 async def as_stream(
@@ -48,12 +51,13 @@ async def as_stream(
 ) -> AsyncIterator[str]:
     """An answer as the contract streams it, or as the other endpoints do, with a session."""
     async for event in events:
+        told = event
         if sibling and event["type"] == "text":
-            event = {**event, "type": "content"}  # noqa: PLW2901
+            told = {**event, "type": "content"}
         elif sibling and event["type"] == "done":
             tokens = (event.get("usage") or {}).get("total_tokens")
-            event = {"type": "done", "session_id": sibling, "tokens_used": tokens}  # noqa: PLW2901
-        yield f"data: {_json(event)}{end}"
+            told = {"type": "done", "session_id": sibling, "tokens_used": tokens}
+        yield f"data: {_json(told)}{end}"
 
 
 async def as_json(events: AsyncIterator[Event], session_id: str | None) -> AsyncIterator[str]:

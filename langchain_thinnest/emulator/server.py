@@ -161,34 +161,20 @@ class ThinnestEmulator:
             return _refuse(401, "Missing or invalid authentication")
         if of_agent not in (None, request.path_params.get("agent_id")):
             return _refuse(403, "This key is another agent's")
-        within, headers = self._limits.take(key)
+        with suppress(ClientDisconnect):  # nothing below waits: what is counted stays true
+            return self._respond(request, await request.body(), key)
+        return Response()  # which nobody reads
+
+    def _respond(self, request: Request, body: bytes, key: str) -> Response:
+        refused, headers = self._limits.take(key)
         if not self._send_retry_after:
             headers.pop("Retry-After", None)
-        if not within:
-            return _refuse(429, "Rate limit exceeded", headers)
-        if not self._limits.connect(key):
-            return _refuse(429, "Too many concurrent connections", headers)
-        response: Response | None = None
-        try:
-            response = await self._answer_or_refuse(request, key, headers)
-        finally:
-            if not isinstance(response, StreamingResponse):
-                self._limits.disconnect(key)
-        return response
-
-    async def _answer_or_refuse(
-        self, request: Request, key: str, headers: dict[str, str]
-    ) -> Response:
+        if refused:
+            return _refuse(429, refused, headers)
         fault = self._faults.popleft() if self._faults else None
-        asked: Any = None
-        try:
-            body = json.loads(await request.body())
-            asked = {**body, **request.path_params} if isinstance(body, dict) else body
-            problems = endpoints.problems(asked)
-        except (ValueError, ClientDisconnect):
-            problems = [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]
+        asked, problems = endpoints.read(body, request.path_params)
         if not problems:
-            self.requests.append(endpoints.Received(body))
+            self.requests.append(endpoints.Received(json.loads(body)))
             self.requests[-1].path = request.url.path
         if fault is not None and fault.kind == "status":
             return _refuse(fault.code, fault.message, {**headers, **fault.headers})
@@ -196,25 +182,28 @@ class ThinnestEmulator:
             return _refuse(422, problems, headers)
         if not {asked["agent_id"], "*"} & self.agents.keys():
             return _refuse(404, "Agent not found", headers)
-        is_sibling = request.url.path != endpoints.CONTRACT
-        if is_sibling:
-            asked.setdefault("session_id", f"sess_{uuid4().hex}")
+        sibling = None
+        if request.url.path != endpoints.CONTRACT:
+            sibling = asked.setdefault("session_id", f"sess_{uuid4().hex}")
         events = self._events(asked)
         events = fault.spoil(events) if fault else events
-        if is_sibling and not asked.get("stream"):
-            kind, body = "application/json", endpoints.as_json(events, asked["session_id"])
+        if sibling and not asked.get("stream"):
+            kind, written = "application/json", endpoints.as_json(events, sibling)
         else:
-            sibling = asked["session_id"] if is_sibling else None
-            kind, body = "text/event-stream", endpoints.as_stream(events, sibling, self._end)
+            kind, written = (
+                "text/event-stream",
+                endpoints.as_stream(events, sibling, self._end),
+            )
+        self._limits.open[key] += 1
         headers = {"Cache-Control": "no-cache", **headers}
-        return StreamingResponse(self._counted(body, key), 200, headers, kind)
+        return StreamingResponse(self._counted(written, key), 200, headers, kind)
 
     async def _counted(self, pieces: AsyncIterator[str], key: str) -> AsyncIterator[str]:
         try:
             async for piece in pieces:
                 yield piece
         finally:
-            self._limits.disconnect(key)
+            self._limits.open[key] -= 1
 
     async def _events(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         agent_id, session_id = asked["agent_id"], asked.get("session_id")
