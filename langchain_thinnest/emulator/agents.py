@@ -41,20 +41,18 @@ class Script:
         self._by_turn = bool(script) and all(isinstance(turn, list) for turn in script)
         for item in chain(*script) if self._by_turn else script:
             if not isinstance(item, str) and not (isinstance(item, dict) and "type" in item):
-                raise ValueError(
-                    "A script is a list of strings and events (dictionaries with a type), or "
-                    f"a list of such lists, one for each answer. This is neither: {item!r}"
+                kinds = (
+                    "strings and events (dictionaries with a type), or a list of such lists"
                 )
+                raise ValueError(f"A script is a list of {kinds}. This is neither: {item!r}")
         self._script, self._turns = script, count()
 
     def __call__(self, message: str, session: Session) -> list[Any]:
         """The next answer."""
-        turn, answers = next(self._turns), len(self._script)
-        if self._by_turn and turn >= answers:
+        turn, answers = next(self._turns), f"a script of {len(self._script)} answers"
+        if self._by_turn and turn >= len(self._script):
             asked = f"this is message {turn + 1}: {message!r}"
-            raise Unanswered(
-                f"{session.agent_id} has a script of {answers} answers, and {asked}"
-            )
+            raise Unanswered(f"{session.agent_id} has {answers}, and {asked}")
         return self._script[turn] if self._by_turn else self._script
 
 
@@ -113,9 +111,8 @@ async def _function_items(agent: Any, message: str, session: Session) -> AsyncIt
         result = await result
     if isinstance(result, (str, dict)):
         result = [result]
-    async for item in (
-        result if hasattr(result, "__aiter__") else iterate_in_threadpool(result)
-    ):
+    is_async = hasattr(result, "__aiter__")
+    async for item in result if is_async else iterate_in_threadpool(result):
         yield item
 
 
@@ -148,8 +145,7 @@ def _message_items(message: lc.BaseMessage) -> Iterable[Item]:
         elif block["type"] == "server_tool_call":
             yield {"type": "tool_call", "name": block["name"], "args": block["args"]}
         elif block["type"] == "server_tool_result":
-            name = block.get("extras", {}).get("name", "tool")
-            yield _tool_result(name, block.get("output"))
+            yield _tool_result(block.get("extras", {}).get("name"), block.get("output"))
 
 
 async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Item]:
@@ -158,27 +154,25 @@ async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Ite
     modes = ["messages", "updates"]
     async for mode, data in agent.astream(given, config, stream_mode=modes):
         is_update = mode == "updates"
-        for message in _updated(data) if is_update else [data[0]]:
-            if isinstance(message, lc.ToolMessage) and not is_update:
-                yield _tool_result(message.name or "tool", message)
-            if not isinstance(message, lc.AIMessage):
-                continue
-            for item in () if is_update else _message_items(message):
+        nodes = [node for node in (data or {}).values() if node] if is_update else []
+        added = [n["messages"] for n in nodes if isinstance(n, dict) and "messages" in n]
+        lists = [group if isinstance(group, list) else [group] for group in added]
+        for message in chain(*lists) if is_update else [data[0]]:
+            for item in [] if is_update else _answered(message):
                 yield item
             is_whole = is_update or not isinstance(message, lc.AIMessageChunk)
-            if is_whole and message.id not in called:
+            if isinstance(message, lc.AIMessage) and is_whole and message.id not in called:
                 called.add(message.id)
                 for call in message.tool_calls:
                     yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
 
 
-def _updated(updates: dict[str, Any] | None) -> Iterable[Any]:
-    """What nodes have added to the graph's messages."""
-    for update in (updates or {}).values():
-        messages = update.get("messages", ()) if isinstance(update, dict) else ()
-        yield from messages if isinstance(messages, list) else [messages]
+def _answered(message: Any) -> Iterable[Item]:
+    if isinstance(message, lc.ToolMessage):
+        return [_tool_result(message.name, message)]
+    return _message_items(message) if isinstance(message, lc.AIMessage) else ()
 
 
-def _tool_result(name: str, output: Any) -> dict[str, Any]:
+def _tool_result(name: str | None, output: Any) -> Event:
     result = output.content if isinstance(output, lc.BaseMessage) else output
-    return {"type": "tool_result", "name": name, "result": result}
+    return {"type": "tool_result", "name": name or "tool", "result": result}

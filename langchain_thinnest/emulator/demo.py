@@ -38,13 +38,13 @@ def demo_agent(message: str, session: Session) -> Iterator[Item]:
     It remembers what was asked in a session, and the name that it was told.
     """
     told = [turn.text for turn in session.messages if isinstance(turn, HumanMessage)]
-    said = re.split(r"^User: ", message, flags=re.MULTILINE)[-99:]  # as a transcript has it
+    said = re.split(r"^User: ", message.strip(), flags=re.MULTILINE)  # as a transcript has it
     *earlier, question = [*told, *(text.partition("\n\n")[0] for text in said if text)] or [""]
     named = _NAME.findall("\n".join([*earlier, question]))
-    found = _EXPRESSION.findall(question[:2000])  # a text of brackets alone takes long
-    expression = max(
-        (e.strip(" .,") for e in found if _OPERATOR.search(e)), key=len, default=""
-    )
+    beginning = re.sub(r"\d{4}-\d\d-\d\d", "date", question[:2000])  # brackets take long
+    found = _EXPRESSION.findall(beginning)
+    sums = (text.strip(" .,") for text in found if _OPERATOR.search(text))
+    expression = max(sums, key=len, default="")
     rest = question.replace(expression, " ") if expression else question
     query = " ".join(re.findall(r"[^\W\d_][\w'-]*", _STOP_WORDS.sub(" ", rest.lower())))
     if message.startswith(("<tools>", "<response_schema>", "Answer with one JSON object")):
@@ -55,9 +55,7 @@ def demo_agent(message: str, session: Session) -> Iterator[Item]:
     elif _NAME.search(question):
         yield from _words(f"Hello, {named[-1]}.")
     elif re.search(r"\bmy name\b", question):
-        yield from _words(
-            f"Your name is {named[-1]}." if named else "I was not told your name."
-        )
+        yield from _words(f"Your name is {named[-1]}." if named else "You have not said it.")
     elif expression or query:
         if expression:
             yield from _words("Let me work that out. ")
@@ -65,9 +63,7 @@ def demo_agent(message: str, session: Session) -> Iterator[Item]:
             args = {"expression": expression}
             yield {"type": "tool_call", "name": "calculator", "args": args}
             yield {"type": "tool_result", "name": "calculator", "result": value}
-            yield from _words(
-                f"{expression} = {value}. " if query else f"{expression} = {value}."
-            )
+            yield from _words(f"{expression} = {value}.{' ' * bool(query)}")
         if query:
             texts = search_library(query)
             yield from _words("Let me look that up in my library. ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -25,6 +26,7 @@ class _Body(TypedDict):
 
 
 _BODY = TypeAdapter(_Body)
+_json = partial(json.dumps, ensure_ascii=False, default=str)
 
 
 class Received(dict[str, Any]):
@@ -34,7 +36,7 @@ class Received(dict[str, Any]):
 
 
 def read(body: bytes, in_path: Mapping[str, str]) -> tuple[Any, list[Event]]:
-    """What is asked, and what FastAPI, which the vendor's errors look like, would say of it."""
+    """What is asked, and what is wrong with it, as FastAPI and so the vendor would say it."""
     try:
         asked = json.loads(body)
         asked = {**asked, **in_path} if isinstance(asked, dict) else asked
@@ -85,7 +87,3 @@ async def as_json(events: AsyncIterator[Event], session_id: str | None) -> Async
         yield _json(answer)[: len(_json(answer)) // 2]
         raise
     yield _json(answer)
-
-
-def _json(value: Event) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)

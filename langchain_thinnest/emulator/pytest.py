@@ -1,4 +1,4 @@
-"""A pytest fixture; in `conftest.py`: `from langchain_thinnest.emulator.pytest import thinnest`.
+"""A pytest fixture, for `conftest.py`: import `thinnest` from here.
 
 def test_it(thinnest):
 thinnest.answers("We have ", "7 left.")

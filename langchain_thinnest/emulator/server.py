@@ -35,6 +35,7 @@ class ThinnestEmulator:
 
     Attributes:
         agents: Agents by id; `"*"` answers for every id that has none.
+        api_key: A key that it takes.
         requests: The bodies that it took, in order; each has the `path` it came to.
         errors: What agents raised; the client is sent an `error` event.
     """
@@ -55,17 +56,11 @@ class ThinnestEmulator:
     ) -> None:
         """Make an emulator; it serves once it is entered.
 
-        Args:
-            agents: Agents by id. Default: the demo agent, as `ag_demo`.
-            api_keys: Keys of the account, which open every endpoint.
-            agent_keys: Keys by which only `/v1/agents/{agent_id}/chat` opens: key to agent id.
-            host: The address to listen on.
-            port: The port to listen on; 0 takes a free one.
-            requests_per_window: Requests a key may make in a window; `None` is no limit.
-            window_seconds: The length of a window.
-            max_connections: Streams that a key may have open at once; `None` is no limit.
-            send_retry_after: Whether a refusal by the window's limit has `Retry-After`.
-            blank_lines: Whether a blank line ends each event. The vendor's page shows none.
+        The keys of `api_keys` open every endpoint; those of `agent_keys` (key to agent id)
+        open `/v1/agents/{agent_id}/chat` of that agent alone. Port 0 is a free one. Limits are of a
+        key: requests in a window, and streams open at once; `None` is no limit, and
+        `send_retry_after` is for refusals by the window's. Without `agents` it has the demo
+        agent, as `ag_demo`. The vendor's page shows no `blank_lines` between events.
         """
         self.agents = dict({DEMO_AGENT_ID: demo_agent} if agents is None else agents)
         for agent_id in self.agents:
@@ -73,6 +68,7 @@ class ThinnestEmulator:
         self.requests: list[endpoints.Received] = []
         self.errors: list[Exception] = []
         self._keys: dict[str, str | None] = {**dict.fromkeys(api_keys), **(agent_keys or {})}
+        self.api_key = next(iter(self._keys))
         self._limits = Limits(requests_per_window, window_seconds, max_connections)
         self._send_retry_after = send_retry_after
         self._end = "\n\n" if blank_lines else "\n"
@@ -82,11 +78,6 @@ class ThinnestEmulator:
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
-
-    @property
-    def api_key(self) -> str:
-        """A key that it takes."""
-        return next(iter(self._keys))
 
     @property
     def base_url(self) -> str:
