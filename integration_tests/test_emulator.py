@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -636,6 +637,41 @@ def test_an_address_of_ipv6(serve: Any) -> None:
     emulator = serve(host="::1")
     assert emulator.base_url.startswith("http://[::1]:")
     assert model_of(emulator, "ag_echo").invoke("hi").text == "0: hi"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        pytest.param(
+            "::1",
+            marks=pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 loopback here"),
+        ),
+    ],
+)
+def test_small_writes_are_not_held_back(serve: Any, host: str) -> None:
+    """An answer's head and body are two writes: Nagle's algorithm would hold the second."""
+    options: list[int] = []
+
+    def agent(message: str, session: Session) -> str:
+        port = int(emulator.base_url.rpartition(":")[2])
+        for held in gc.get_objects():
+            if isinstance(held, socket.socket) and _is_taken(held, port):
+                options.append(held.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return "ho"
+
+    emulator = serve({"ag_1": agent}, host=host)
+    assert ask(emulator, "ag_1") == texts("ho")
+    assert options
+    assert all(options)
+
+
+def _is_taken(held: socket.socket, port: int) -> bool:
+    """Whether it is a connection that the server of a port has accepted."""
+    try:
+        return held.getsockname()[1:2] == (port,) and bool(held.getpeername())
+    except OSError:  # closed, or listening
+        return False
 
 
 # --- from the command line ---

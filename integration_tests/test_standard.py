@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
+from integration_tests.protocol_agent import protocol_agent
 from langchain_thinnest import ChatThinnest
-from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
+from langchain_thinnest.emulator import ThinnestEmulator
 
 
 class Standard(ChatModelIntegrationTests):
@@ -50,7 +51,7 @@ class TestEmulated(Standard):
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def serve(cls) -> Iterator[None]:
-        agents = {"ag_demo": demo_agent, "ag_other": demo_agent}
+        agents = {"ag_demo": protocol_agent, "ag_other": protocol_agent}
         with ThinnestEmulator(agents) as cls.emulator:
             yield
 

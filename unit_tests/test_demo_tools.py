@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_thinnest.emulator import Session, demo_agent
 from langchain_thinnest.emulator.demo import calculator, search_library
@@ -63,3 +64,25 @@ def test_tools_are_chosen_from_the_message() -> None:
 def test_it_says_what_it_is(message: str) -> None:
     pieces = demo_agent(message, Session(None, "ag_demo"))
     assert "emulator" in "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+def told(message: str, session: Session) -> str:
+    pieces = demo_agent(message, session)
+    return "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+def test_it_remembers_a_name_within_a_session() -> None:
+    session = Session("s", "ag_demo")
+    assert told("My name is Ada.", session).startswith("Hello, Ada.")
+    session.messages += [HumanMessage("My name is Ada."), AIMessage("Hello, Ada.")]
+    assert "Ada" in told("What is my name?", session)
+    assert "Ada" not in told("What is my name?", Session(None, "ag_demo"))
+    transcript = "User: My name is Ada.\n\nAssistant: Hello.\n\nUser: What is my name?"
+    assert "Ada" in told(transcript, Session(None, "ag_demo"))
+
+
+@pytest.mark.parametrize(
+    "head", ["<tools>\n", "<response_schema>\n", "Answer with one JSON object"]
+)
+def test_it_pretends_to_no_model(head: str) -> None:
+    assert "Without a model" in told(f"{head} What is 2 + 2?", Session(None, "ag_demo"))

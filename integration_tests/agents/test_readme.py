@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from integration_tests.conftest import KEY, echo_agent, example_agent
-from langchain_thinnest.emulator import ThinnestEmulator, protocol_agent
+from integration_tests.protocol_agent import protocol_agent
+from langchain_thinnest.emulator import ThinnestEmulator
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

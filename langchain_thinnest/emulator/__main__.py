@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serve the demo agent."""
     parser = argparse.ArgumentParser(
         prog="python -m langchain_thinnest.emulator",
-        description="Serve thinnest.ai's /chat/stream on loopback, with a demo agent.",
+        description="Serve thinnest.ai's chat endpoints on loopback, with a demo agent.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any")
@@ -20,23 +20,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests-per-window", type=int, help="default: no limit")
     parser.add_argument("--window-seconds", type=float, default=60.0)
     parser.add_argument("--max-connections", type=int, help="default: no limit")
-    options = parser.parse_args(argv)
-    emulator = ThinnestEmulator(
-        api_keys=[options.api_key],
-        host=options.host,
-        port=options.port,
-        requests_per_window=options.requests_per_window,
-        window_seconds=options.window_seconds,
-        max_connections=options.max_connections,
-    )
+    options = vars(parser.parse_args(argv))
+    emulator = ThinnestEmulator(api_keys=[options.pop("api_key")], **options)
     try:
         emulator.listen()
     except (OSError, OverflowError) as error:  # taken, not ours, or no port at all
-        parser.error(f"cannot listen on {options.host} port {options.port}: {error}")
+        where = f"{options['host']} port {options['port']}"
+        parser.error(f"cannot listen on {where}: {error}")
     print(
         "The thinnest.ai emulator serves; Ctrl+C ends it. To use it from another terminal:\n"
         f"  export THINNEST_BASE_URL={emulator.base_url}\n"
-        f"  export THINNEST_API_KEY={options.api_key}\n"
+        f"  export THINNEST_API_KEY={emulator.api_key}\n"
         f"  export THINNEST_AGENT_ID={DEMO_AGENT_ID}",
         flush=True,
     )

@@ -1,7 +1,6 @@
-"""What answers a message: a plain function, a LangChain runnable, or a LangGraph graph.
+"""What answers a message: a script, a function, a LangChain runnable, or a LangGraph graph.
 
-Whatever it is, its answer becomes a stream of events: a string is a piece of text, and a
-dictionary is an event as it stands.
+Its answer becomes a stream of events: a string is a piece of text, a dictionary an event.
 """
 
 from __future__ import annotations
@@ -9,197 +8,171 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from itertools import chain, count
+from typing import Any
 from uuid import uuid4
 
+from langchain_core import messages as lc
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    HumanMessage,
-    ToolMessage,
-)
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-Item = str | dict[str, Any]
-Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any]
-"""A function of the message and the session, or a runnable.
+Event = dict[str, Any]
+Item = str | Event
+Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any] | list[Any]
+"""A script, a function of the message and the session, or a runnable.
 
-A function gives (returns, yields, or awaits) strings and event dictionaries. A chat model
-gets the session's messages, a graph gets them as `{"messages": [...]}`, and any other
-runnable gets the message as a string; its `config["configurable"]` has the `session_id`,
-and as `thread_id` one that other agents of the emulator do not share.
+A script is a list. A list of items answers every message the same; a list of lists answers
+the agent's first message, its second, and so on, whatever their sessions, and then no more.
+A function gives (returns, yields, or awaits) items. A chat model gets the session's messages,
+a graph gets them as `{"messages": [...]}`, and any other runnable gets the message; its
+`config["configurable"]` has the `session_id`, and a `thread_id` of this agent alone.
 """
+
+
+class Unanswered(LookupError):  # noqa: N818  # nothing is wrong with the agent
+    """A message came for which there is no answer."""
+
+
+class Script:
+    """Answers with what a list says."""
+
+    def __init__(self, script: list[Any]) -> None:
+        self._by_turn = bool(script) and all(isinstance(turn, list) for turn in script)
+        for item in chain(*script) if self._by_turn else script:
+            if not isinstance(item, str) and not (isinstance(item, dict) and "type" in item):
+                kinds = (
+                    "strings and events (dictionaries with a type), or a list of such lists"
+                )
+                raise ValueError(f"A script is a list of {kinds}. This is neither: {item!r}")
+        self._script, self._turns = script, count()
+
+    def __call__(self, message: str, session: Session) -> list[Any]:
+        """The next answer."""
+        turn, answers = next(self._turns), f"a script of {len(self._script)} answers"
+        if self._by_turn and turn >= len(self._script):
+            asked = f"this is message {turn + 1}: {message!r}"
+            raise Unanswered(f"{session.agent_id} has {answers}, and {asked}")
+        return self._script[turn] if self._by_turn else self._script
 
 
 @dataclass
 class Session:
     """The memory of one agent for one `session_id`; without an id it lasts for one message.
 
-    Attributes:
-        id: The session's id, if the request had one.
-        agent_id: The agent that it belongs to.
-        messages: The turns before this one, oldest first.
-        state: For the agent to keep what it likes in.
-        metadata: The request's `metadata`.
+    `messages` are the turns before this one; `state` is for the agent to use as it likes.
     """
 
     id: str | None
     agent_id: str
-    messages: list[BaseMessage] = field(default_factory=list)
+    messages: list[lc.BaseMessage] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-async def answer(
-    agent: Agent, message: str, session: Session
-) -> AsyncIterator[dict[str, Any]]:
-    """Run an agent, and give its answer as the contract's events.
-
-    Args:
-        agent: What answers.
-        message: The user's message.
-        session: The agent's memory; the turn is added to it once it is whole.
-
-    Yields:
-        The events, `done` last.
-    """
-    texts: list[str] = []
-    done: dict[str, Any] | None = None
+async def answer(agent: Agent, message: str, session: Session) -> AsyncIterator[Event]:
+    """Run an agent, and give its answer as the contract's events; remember a whole turn."""
+    text, done = "", None
     async for item in _items(agent, message, session):
         event = {"type": "text", "content": item} if isinstance(item, str) else item
         if event.get("type") == "done":
             done = event
             break
         if event.get("type") == "text":
-            texts.append(str(event.get("content", "")))
+            text += str(event.get("content", ""))
         yield event
         if event.get("type") == "error":
             return
-    text = "".join(texts)
-    session.messages += [HumanMessage(message), AIMessage(text)]
-    yield done or {"type": "done", "usage": _usage(message, text)}
-
-
-def _usage(message: str, text: str) -> dict[str, int]:
-    """Words in place of tokens: the emulator has no tokenizer."""
-    spent, made = len(message.split()), len(text.split())
-    return {"input_tokens": spent, "output_tokens": made, "total_tokens": spent + made}
+    session.messages += [lc.HumanMessage(message), lc.AIMessage(text)]
+    spent, made = len(message.split()), len(text.split())  # words: there is no tokenizer
+    usage = {"input_tokens": spent, "output_tokens": made, "total_tokens": spent + made}
+    yield done or {"type": "done", "usage": usage}
 
 
 def _items(agent: Agent, message: str, session: Session) -> AsyncIterator[Item]:
     if not isinstance(agent, Runnable):
         return _function_items(agent, message, session)
-    conversation = [*session.messages, HumanMessage(message)]
-    configurable: dict[str, Any] = {}
-    if session.id is not None:
-        configurable = {
-            "session_id": session.id,
-            "thread_id": f"{session.agent_id}/{session.id}",
-        }
-    config = {"configurable": configurable}
+    conversation = [*session.messages, lc.HumanMessage(message)]
+    thread = f"{session.agent_id}/{session.id}"
+    known = {"session_id": session.id, "thread_id": thread} if session.id is not None else {}
     if isinstance(agent, BaseChatModel):
-        return _runnable_items(agent, conversation, config)
-    if hasattr(agent, "get_state") and hasattr(agent, "stream_mode"):  # a compiled graph
-        if getattr(agent, "checkpointer", None):  # which remembers by itself
-            conversation = conversation[-1:]
-            if session.id is None:
-                configurable["thread_id"] = uuid4().hex
-        return _graph_items(agent, {"messages": conversation}, config)
-    return _runnable_items(agent, message, config)
+        return _runnable_items(agent, conversation, {"configurable": known})
+    if not (hasattr(agent, "get_state") and hasattr(agent, "stream_mode")):
+        return _runnable_items(agent, message, {"configurable": known})
+    if getattr(agent, "checkpointer", None):  # a graph that remembers by itself
+        conversation = conversation[-1:]
+        known.setdefault("thread_id", uuid4().hex)
+    return _graph_items(agent, {"messages": conversation}, {"configurable": known})
 
 
-async def _function_items(
-    agent: Callable[[str, Session], Any], message: str, session: Session
-) -> AsyncIterator[Item]:
-    if inspect.isgeneratorfunction(agent) or inspect.isasyncgenfunction(agent):
-        result = agent(message, session)
-    else:
-        result = await run_in_threadpool(agent, message, session)
+async def _function_items(agent: Any, message: str, session: Session) -> AsyncIterator[Item]:
+    result = await run_in_threadpool(agent, message, session)
     if inspect.isawaitable(result):
         result = await result
     if isinstance(result, (str, dict)):
-        yield result
-    elif hasattr(result, "__aiter__"):
-        async for item in result:
-            yield item
-    else:
-        async for item in iterate_in_threadpool(cast("Iterable[Item]", result)):
-            yield item
+        result = [result]
+    is_async = hasattr(result, "__aiter__")
+    async for item in result if is_async else iterate_in_threadpool(result):
+        yield item
 
 
-async def _runnable_items(
-    agent: Runnable[Any, Any], given: Any, config: Any
-) -> AsyncIterator[Item]:
+async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Item]:
     """What a runnable itself streams is its text; tools that run inside it are events."""
     root = None
-    chain = agent | RunnablePassthrough()  # which streams, also what a model only returns
-    async for event in chain.astream_events(given, config, version="v2"):
+    streaming = agent | RunnablePassthrough()  # which streams, also what a model only returns
+    async for event in streaming.astream_events(given, config, version="v2"):
         root = root or event["run_id"]
-        kind, data = event["event"], cast("dict[str, Any]", event["data"])
+        kind, data = event["event"], event["data"]
+        chunk = data.get("chunk")
         if kind == "on_tool_start":
             yield {"type": "tool_call", "name": event["name"], "args": data.get("input") or {}}
         elif kind == "on_tool_end":
             yield _tool_result(event["name"], data.get("output"))
         elif event["run_id"] == root and kind.endswith("_stream"):
-            for item in _chunk_items(data.get("chunk")):
-                yield item
+            if not isinstance(chunk, lc.BaseMessage):
+                chunk = lc.AIMessage("" if chunk is None else str(chunk))
+            # What the tools of a `ChatThinnest` do comes as tool runs already.
+            is_ours = chunk.response_metadata.get("model_provider") == "thinnest"
+            for item in _message_items(chunk):
+                if isinstance(item, str) or not is_ours:
+                    yield item
 
 
-def _chunk_items(chunk: Any) -> Iterable[Item]:
-    if isinstance(chunk, BaseMessage):
-        # What the tools of a `ChatThinnest` do comes as tool runs already.
-        is_ours = chunk.response_metadata.get("model_provider") == "thinnest"
-        for item in _message_items(chunk):
-            if isinstance(item, str) or not is_ours:
-                yield item
-    elif chunk is not None and chunk != "":
-        yield str(chunk)
-
-
-def _message_items(message: BaseMessage) -> Iterable[Item]:
+def _message_items(message: lc.BaseMessage) -> Iterable[Item]:
     for block in message.content_blocks:
         if block["type"] == "text" and block["text"]:
             yield block["text"]
         elif block["type"] == "server_tool_call":
             yield {"type": "tool_call", "name": block["name"], "args": block["args"]}
         elif block["type"] == "server_tool_result":
-            name = block.get("extras", {}).get("name", "tool")
-            yield _tool_result(name, block.get("output"))
+            yield _tool_result(block.get("extras", {}).get("name"), block.get("output"))
 
 
-async def _graph_items(
-    agent: Runnable[Any, Any], given: Any, config: Any
-) -> AsyncIterator[Item]:
+async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Item]:
     """What is streamed or whole comes by `messages`; a streamed call is whole in `updates`."""
-    stream = cast("Any", agent).astream(given, config, stream_mode=["messages", "updates"])
     called: set[str | None] = set()  # the messages whose calls were given
-    async for mode, data in stream:
+    modes = ["messages", "updates"]
+    async for mode, data in agent.astream(given, config, stream_mode=modes):
         is_update = mode == "updates"
-        for message in _updated(data) if is_update else [data[0]]:
-            if isinstance(message, AIMessage):
-                if not is_update:
-                    for item in _message_items(message):
-                        yield item
-                is_whole = is_update or not isinstance(message, AIMessageChunk)
-                if is_whole and message.id not in called:
-                    called.add(message.id)
-                    for call in message.tool_calls:
-                        yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
-            elif isinstance(message, ToolMessage) and not is_update:
-                yield _tool_result(message.name or "tool", message)
+        nodes = [node for node in (data or {}).values() if node] if is_update else []
+        added = [n["messages"] for n in nodes if isinstance(n, dict) and "messages" in n]
+        lists = [group if isinstance(group, list) else [group] for group in added]
+        for message in chain(*lists) if is_update else [data[0]]:
+            for item in [] if is_update else _answered(message):
+                yield item
+            is_whole = is_update or not isinstance(message, lc.AIMessageChunk)
+            if isinstance(message, lc.AIMessage) and is_whole and message.id not in called:
+                called.add(message.id)
+                for call in message.tool_calls:
+                    yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
 
 
-def _updated(updates: dict[str, Any] | None) -> Iterable[Any]:
-    """What nodes have added to the graph's messages."""
-    for update in (updates or {}).values():
-        messages = update.get("messages", ()) if isinstance(update, dict) else ()
-        yield from messages if isinstance(messages, list) else [messages]
+def _answered(message: Any) -> Iterable[Item]:
+    if isinstance(message, lc.ToolMessage):
+        return [_tool_result(message.name, message)]
+    return _message_items(message) if isinstance(message, lc.AIMessage) else ()
 
 
-def _tool_result(name: str, output: Any) -> dict[str, Any]:
-    if isinstance(output, BaseMessage):
-        output = output.content
-    return {"type": "tool_result", "name": name, "result": output}
+def _tool_result(name: str | None, output: Any) -> Event:
+    result = output.content if isinstance(output, lc.BaseMessage) else output
+    return {"type": "tool_result", "name": name or "tool", "result": result}

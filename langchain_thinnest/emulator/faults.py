@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+Event = dict[str, Any]
+_MESSAGE = "The emulator was told to fail"
+
+
+class Cut(Exception):  # noqa: N818  # no error of anybody's: it was asked for
+    """Ends a body without its end, for which the server closes the connection."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong with one request; make it with one of the class methods.
-
-    Example:
-        ```python
-        emulator.fail_next(Fault.status(429, retry_after=1), times=2)
-        emulator.fail_next(Fault.cut(after=3))
-        ```
-    """
+    """One thing that goes wrong with one request: `emulator.fail_next(Fault.cut(after=3))`."""
 
     kind: Literal["status", "cut", "stall", "error"]
     after: int = 0
     code: int = 0
     seconds: float = 0.0
-    message: str = ""
+    message: str = _MESSAGE
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def status(
         cls,
         code: int,
-        message: str = "The emulator was told to fail",
+        message: str = _MESSAGE,
         *,
         retry_after: float | str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Fault:
-        """Refuse the request.
-
-        Args:
-            code: The HTTP status.
-            message: What the body's `detail` says.
-            retry_after: The `Retry-After` header: seconds, or an HTTP date.
-            headers: Other headers to send.
-        """
+        """Refuse the request; `retry_after` is in seconds, or an HTTP date."""
         asked = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return cls("status", code=code, message=message, headers={**(headers or {}), **asked})
 
@@ -56,6 +50,20 @@ class Fault:
         return cls("stall", after=after, seconds=seconds)
 
     @classmethod
-    def error(cls, message: str = "The emulator was told to fail", *, after: int = 0) -> Fault:
+    def error(cls, message: str = _MESSAGE, *, after: int = 0) -> Fault:
         """Send an `error` event in place of the rest of the answer, after some events."""
         return cls("error", after=after, message=message)
+
+    async def spoil(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        """Give events until something goes wrong."""
+        left = self.after
+        async for event in events:
+            if left == 0 and self.kind == "cut":
+                raise Cut
+            if left == 0 and self.kind == "error":
+                yield {"type": "error", "message": self.message}
+                return
+            if left == 0:
+                await asyncio.sleep(self.seconds)
+            yield event
+            left -= 1
