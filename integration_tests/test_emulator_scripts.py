@@ -150,10 +150,12 @@ def test_the_fixture_says_what_to_install() -> None:
         [
             sys.executable,
             "-c",
-            "import sys; sys.modules['pytest'] = None\n"
-            "import langchain_thinnest.emulator\n"
-            "try: import langchain_thinnest.emulator.pytest\n"
-            "except ImportError as error: print(error)",
+            (
+                "import sys; sys.modules['pytest'] = None\n"
+                "import langchain_thinnest.emulator\n"
+                "try: import langchain_thinnest.emulator.pytest\n"
+                "except ImportError as error: print(error)"
+            ),
         ],
         check=True,
         capture_output=True,
