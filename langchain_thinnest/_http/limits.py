@@ -128,7 +128,8 @@ class Limits:
             self.ends = now + max(seconds, 0.2 if is_early else 0.0) + MARGIN
             back = min(self.ends, now + BELIEF)
         if told.remaining != 0 and sent > self.lesson:
-            self.patience = min(_MOST_PATIENCE, self.patience * 2)
+            if self.is_rising:  # too soon
+                self.patience = min(_MOST_PATIENCE, self.patience * 2)
             self._learn_streams(max(1, self.peak), now, is_rising=False)
         insort(self.tickets, [min(came, now), ticket, back])
         return self.accepts, self.refusals, now - self.row
