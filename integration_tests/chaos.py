@@ -379,6 +379,7 @@ def _ask_again(turn: Turn, status: int, error: type[ThinnestError]) -> None:
 
 @fault()
 def _429_retry_after_0(turn: Turn) -> None:
+    turn.key = f"ak_{turn.name}"  # a refusal costs nothing while others get through
     _ask_again(turn, 429, ThinnestRateLimitError)
 
 

@@ -180,6 +180,19 @@ def test_answers_out_of_order() -> None:
     assert line.go("d") == ["d"]
 
 
+def test_an_answer_that_was_under_way_when_another_was_refused() -> None:
+    line = Line()
+    line.go("a", "b", "c")
+    line.accept("a", told=told(900, seconds=60.0))
+    line.now = 0.1
+    line.refuse("b", Told(remaining=0, seconds=0.0))
+    line.accept("c", told=told(899, seconds=59.9))  # the same window, and an older answer
+    line.now = 0.3
+    assert line.go("b") == ["b"]
+    line.accept("b", told=told(898, seconds=59.7))
+    assert line.go("d", "e") == ["d", "e"]
+
+
 def test_a_request_that_may_have_been_counted_is_counted() -> None:
     line = Line()
     line.go("a", "b")

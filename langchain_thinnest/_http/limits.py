@@ -93,7 +93,7 @@ class Limits:
     def accepted(self, lease: str, told: Told, now: float) -> None:
         """The server answers a request."""
         self._advance(now)
-        self.unanswered.pop(lease, None)
+        sent = self.unanswered.pop(lease, self.told)
         self.accepts, self.since, self.refusals = self.accepts + 1, self.since + 1, 0
         answered = len(self.leases) - len(self.unanswered)
         self.peak = max(self.peak, answered)
@@ -103,7 +103,7 @@ class Limits:
             enough = self.since >= self.patience * self.most
             if answered > self.most or enough or now - self.lesson >= self.patience:
                 self._learn_streams(max(answered, self.most + 1), now, is_rising=True)
-        self._learn_window(told, now)
+        self._learn_window(told, sent, now)
 
     def refused(
         self, lease: str, ticket: str, came: float, told: Told, now: float
@@ -175,17 +175,17 @@ class Limits:
         self.most, self.lesson, self.since, self.is_rising = most, now, 0, is_rising
         self.peak = len(self.leases) - len(self.unanswered)
 
-    def _learn_window(self, told: Told, now: float) -> None:
+    def _learn_window(self, told: Told, sent: float, now: float) -> None:
         if told.remaining is None or told.reset is None or told.seconds is None:
             if now >= self.ends:
                 self.left = None
             return
         is_over = now >= min(self.ends, self.told + BELIEF)
-        is_new = self.left is None or told.reset > self.reset or is_over
-        self.left = told.remaining if is_new else min(self.left or 0, told.remaining)
-        self.limit = told.limit
-        self.reset = max(self.reset, told.reset)
-        self.ends, self.told = now + told.seconds + MARGIN, now
+        if self.left is None or told.reset > self.reset or sent > self.told or is_over:
+            self.left, self.limit, self.reset = told.remaining, told.limit, told.reset
+            self.ends, self.told = now + told.seconds + MARGIN, now
+        else:  # it was sent before the last answer came
+            self.left = min(self.left, told.remaining)
 
     def _advance(self, now: float) -> None:
         """Move to `now`, and drop what is over."""
