@@ -146,17 +146,14 @@ def test_the_fixture_says_what_was_asked_in_vain(run: Any) -> None:
 
 
 def test_the_fixture_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "import langchain_thinnest.emulator\n"
+        "try: import langchain_thinnest.emulator.pytest\n"
+        "except ImportError as error: print(error)"
+    )
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            (
-                "import sys; sys.modules['pytest'] = None\n"
-                "import langchain_thinnest.emulator\n"
-                "try: import langchain_thinnest.emulator.pytest\n"
-                "except ImportError as error: print(error)"
-            ),
-        ],
+        [sys.executable, "-c", code],
         check=True,
         capture_output=True,
         text=True,

@@ -58,8 +58,8 @@ class ThinnestEmulator:
         """Make an emulator; it serves once it is entered.
 
         The keys of `api_keys` open every endpoint; those of `agent_keys` (key to agent id)
-        open `/v1/agents/{agent_id}/chat` of that agent alone. Port 0 is a free one. Limits are
-        of a key: requests in a window, and streams open at once; `None` is no limit, and
+        open `/v1/agents/{agent_id}/chat` of that agent alone. Port 0 is a free one. Limits
+        are of a key: requests in a window, and streams open at once; `None` is no limit, and
         `send_retry_after` is for refusals by the window's. Without `agents` it has the demo
         agent, as `ag_demo`. The vendor's page shows no `blank_lines` between events.
         """
