@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -243,5 +242,4 @@ def costs(url: Callable[[], str | None]) -> str:
 
 
 if __name__ == "__main__":
-    threading.stack_size(256 * 1024)
     main()

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import pickle
+import re
 import shutil
 import sqlite3
 import stat
@@ -381,3 +382,18 @@ class Elsewhere(BaseRateLimiter):
 def test_a_rate_limiter_that_can_be_pickled_goes_along(make: Make) -> None:
     model = pickle.loads(pickle.dumps(make(rate_limiter=Elsewhere())))
     assert isinstance(model.rate_limiter, Elsewhere)
+
+
+def test_the_example_of_the_page_on_workers_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[1] / "docs" / "many-workers.md"
+    (snippet,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    snippet = snippet.replace("//tmp/", f"/{tmp_path}/")
+    with ThinnestEmulator({"ag_c47e7c97_b2f2": echo_agent}, api_keys=[KEY]) as server:
+        monkeypatch.setenv("THINNEST_API_KEY", KEY)
+        monkeypatch.setenv("THINNEST_BASE_URL", server.base_url)
+        names: dict[str, Any] = {}
+        exec(snippet, names)
+        assert names["model"].invoke("hi").text == "0: hi"
+    assert (tmp_path / "thinnest-limits.db").exists()
