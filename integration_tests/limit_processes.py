@@ -59,6 +59,8 @@ def loop_that_is_closed(base_url: str) -> None:
 
 def interrupted(base_url: str) -> None:
     """Ctrl-C again and again, at any moment; no place is lost."""
+    # One in the middle of connecting leaves the socket to the garbage collector.
+    warnings.simplefilter("ignore", ResourceWarning)
     model = model_of(base_url, max_streams=1)
     stop = threading.Event()
     model.invoke("first")
@@ -126,7 +128,8 @@ def holds_streams(base_url: str, shared: str) -> None:
 
     def read(stream: Any) -> None:
         next(stream)
-        print("open", flush=True)
+        sys.stdout.write("open\n")
+        sys.stdout.flush()
         time.sleep(60)
 
     threads = [threading.Thread(target=read, args=(stream,)) for stream in streams]

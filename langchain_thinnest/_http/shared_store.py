@@ -39,7 +39,8 @@ _RENEW = 5.0  # seconds
 _TRY_AGAIN = 5.0  # seconds after which a store that was out of reach is tried again
 _LINGER = 1.0  # seconds for which the thread waits for more to do
 _ANSWER = 10.0  # seconds in which the thread surely answers
-_FRONT = 4  # tickets of a process that ask the store; the others wait behind them
+_FRONT = 3  # tickets of a process that ask the store; the others wait behind them
+_SWEEP = 0.5  # seconds
 _NAME = "langchain-thinnest-limits"
 
 
@@ -205,6 +206,8 @@ class SharedAccount(Account):
         self._lock = threading.RLock()
         self._waiting: list[list[Any]] = []  # [ticket, last asked], in order of arrival
         self._accepts = 0
+        self._swept = 0.0
+        self._closed_until = 0.0  # as the store said last
 
     def ask(self, question: Question) -> Reply:
         reply = self._wait_behind(question)
@@ -238,7 +241,9 @@ class SharedAccount(Account):
             return None
         now = time.monotonic()
         with self._lock:
-            self._waiting = [each for each in self._waiting if each[1] > now - LIVE]
+            if now - self._swept > _SWEEP:
+                self._swept = now
+                self._waiting = [each for each in self._waiting if each[1] > now - LIVE]
             rank = bisect_left(self._waiting, [question.ticket])
             if rank < len(self._waiting) and self._waiting[rank][0] == question.ticket:
                 self._waiting[rank][1] = now
@@ -246,12 +251,14 @@ class SharedAccount(Account):
                 insort(self._waiting, [question.ticket, now])
         if rank < _FRONT:
             return None
-        sleep = min(self._store.backend.pace * (rank - _FRONT + 1), LONGEST_SLEEP)
+        sleep = max(self._store.backend.pace * (rank + 1), self._closed_until - now)
+        sleep = min(sleep, LONGEST_SLEEP)
         return Reply(False, sleep, 0.0, question.came, self._accepts)
 
     def _seen(self, question: Question, reply: Reply) -> Reply:
         self.used = time.monotonic()
         self._accepts = reply.accepts
+        self._closed_until = self.used + reply.closed
         if reply.goes:
             self._leave(question.ticket)
             return reply
@@ -260,7 +267,9 @@ class SharedAccount(Account):
 
     def _leave(self, ticket: str) -> None:
         with self._lock:
-            self._waiting = [each for each in self._waiting if each[0] != ticket]
+            rank = bisect_left(self._waiting, [ticket])
+            if rank < len(self._waiting) and self._waiting[rank][0] == ticket:
+                del self._waiting[rank]
 
     def accepted(self, lease: str, told: Told) -> None:
         self._store.submit(self.name, lambda limits, now: limits.accepted(lease, told, now))

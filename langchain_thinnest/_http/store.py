@@ -73,7 +73,7 @@ class Account(ABC):
         """The leases of streams that a thread holds, or, with `by_tasks`, its tasks too."""
         return [
             lease
-            for lease, (ref, (its_thread, is_task)) in list(self._held.items())
+            for lease, (ref, (its_thread, is_task)) in self._held.copy().items()
             if its_thread == thread and (by_tasks or not is_task)
             if (held := ref()) is not None and held.is_open
         ]

@@ -39,7 +39,7 @@ return {state, time[1], time[2]}
 class RedisBackend:
     """See `Backend`. The time is the server's."""
 
-    pace = 0.008  # a question costs more than in memory
+    pace = 0.01  # a question costs more than in memory
     errors = (redis.RedisError, OSError)
 
     def __init__(self, url: str) -> None:
