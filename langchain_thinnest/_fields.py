@@ -181,7 +181,9 @@ class ThinnestFields(BaseChatModel):
         super().__setstate__(state)
         for name, field in type(self).model_fields.items():
             if name not in self.__dict__:  # an older release's model has no such field
-                self.__dict__[name] = field.get_default(call_default_factory=True, validated_data={})
+                self.__dict__[name] = field.get_default(
+                    call_default_factory=True, validated_data={}
+                )
 
     @model_validator(mode="before")
     @classmethod

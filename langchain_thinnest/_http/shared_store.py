@@ -39,8 +39,9 @@ _RENEW = 5.0  # seconds
 _TRY_AGAIN = 5.0  # seconds after which a store that was out of reach is tried again
 _LINGER = 1.0  # seconds for which the thread waits for more to do
 _ANSWER = 10.0  # seconds in which the thread surely answers
-_FRONT = 3  # tickets of a process that ask the store; the others wait behind them
+_FRONT = 2  # tickets of a process that ask the store; the others wait behind them
 _SWEEP = 0.5  # seconds
+_GRID = 0.1  # seconds
 _NAME = "langchain-thinnest-limits"
 
 
@@ -253,6 +254,8 @@ class SharedAccount(Account):
             return None
         sleep = max(self._store.backend.pace * (rank + 1), self._closed_until - now)
         sleep = min(sleep, LONGEST_SLEEP)
+        if sleep > 2 * _GRID:  # those that wait long wake together, which costs less
+            sleep -= now % _GRID
         return Reply(False, sleep, 0.0, question.came, self._accepts)
 
     def _seen(self, question: Question, reply: Reply) -> Reply:

@@ -23,7 +23,7 @@ _KEEP = 3600.0  # seconds for which a state is kept that nobody uses
 class SqliteBackend:
     """See `Backend`. The time is the machine's monotonic clock, the same for all processes."""
 
-    pace = 0.004
+    pace = 0.01  # a question costs more than in memory
     errors = (sqlite3.Error, OSError)
 
     def __init__(self, path: str) -> None:
