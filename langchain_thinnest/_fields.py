@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
-from langchain_thinnest._http.pools import is_loopback
+from langchain_thinnest._http.environment import is_loopback
 from langchain_thinnest._messages import checked_id, has_control_characters
 from langchain_thinnest.errors import ThinnestRequestError
 
@@ -75,6 +75,11 @@ class ThinnestFields(BaseChatModel):
 
     timeout: float | httpx.Timeout | None = None
     """Seconds, or an `httpx.Timeout`. Default: 10 s to connect, 120 s between two reads."""
+
+    stall_timeout: float | None = Field(default=600.0, gt=0, allow_inf_nan=False)
+    """The longest time without an event, in seconds, whatever heartbeats come; then the call
+    fails with `ThinnestInterruptedError`. Only time spent waiting for the server counts.
+    `None`: no limit, for agents whose tools take longer than ten minutes."""
 
     max_retries: int = Field(default=6, ge=0)
     """Tries after the first, for what the server surely did not take: 429, 503 with

@@ -431,6 +431,7 @@ class ChatThinnest(ThinnestBinding):
             headers=self.default_headers or {},
             client=self.http_client,
             async_client=self.http_async_client,
+            stall_timeout=self.stall_timeout,
         )
 
     def _agent_of(self, kwargs: Mapping[str, Any]) -> str:
