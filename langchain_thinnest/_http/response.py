@@ -69,6 +69,8 @@ class Response:
         self._has_ended = False
         self._is_closed = False
         self._stall_timeout = stall_timeout
+        # The head is here: nothing more is asked of the trace, which costs time.
+        response.request.extensions.pop("trace", None)
         self._limits_read = stall_timeout is not None and _limit_reads(response, stall_timeout)
         # Without a Content-Encoding the stream's bytes are the body, and cheaper to come by.
         is_raw = "content-encoding" not in response.headers
