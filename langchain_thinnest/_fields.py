@@ -11,6 +11,7 @@ import difflib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -199,15 +200,8 @@ class ThinnestFields(BaseChatModel):
             problem = "must be a URL such as https://api.thinnest.ai"
         elif parsed.userinfo or parsed.query or parsed.fragment:
             problem = "must hold no user, password, query or fragment"
-        elif (
-            parsed.scheme == "http"
-            and not self.allow_insecure_http
-            and not is_loopback(parsed.host)
-        ):
-            problem = (
-                f"is plain http to {parsed.host!r}, which would send the key in the clear: "
-                "use https, or set allow_insecure_http=True"
-            )
+        else:
+            problem = insecure(url, allowed=self.allow_insecure_http)
         if problem:
             raise PydanticCustomError("base_url", "base_url {problem}", {"problem": problem})
         self.base_url = url
@@ -220,6 +214,21 @@ class ThinnestFields(BaseChatModel):
             stacklevel=6,
         )
         return self
+
+
+@lru_cache(maxsize=100)
+def insecure(base_url: str, *, allowed: bool) -> str | None:
+    """Say why a URL would send the key in the clear; `None` if it would not, or may."""
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        return "must be a URL such as https://api.thinnest.ai"
+    if url.scheme == "https" or (url.scheme == "http" and (allowed or is_loopback(url.host))):
+        return None
+    return (
+        f"is plain http to {url.host!r}, which would send the key in the clear: "
+        "use https, or set allow_insecure_http=True"
+    )
 
 
 def stop_sequences(stop: Sequence[Any]) -> list[str]:

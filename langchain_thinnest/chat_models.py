@@ -46,6 +46,7 @@ from langchain_thinnest._call import Call, aread, read
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
+    insecure,
     stop_sequences,
     warn_no_effect,
     without_inputs,
@@ -60,6 +61,7 @@ from langchain_thinnest._messages import (
 )
 from langchain_thinnest._tool_protocol import Asked
 from langchain_thinnest._turn import End, Piece, Turn
+from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
     from langchain_protocol.protocol import MessagesData
@@ -115,6 +117,7 @@ class ChatThinnest(ThinnestBinding):
             super().__init__(**kwargs)
         except ValidationError as error:
             failure = without_inputs(error, type(self))
+            kwargs.clear()  # error reporters collect the locals of frames; the key is here
         else:
             return
         raise failure
@@ -423,6 +426,9 @@ class ChatThinnest(ThinnestBinding):
         )
 
     def _endpoint(self) -> Endpoint:
+        # Again, since assignments, `model_copy` and `model_construct` validate nothing.
+        if problem := insecure(self.base_url, allowed=self.allow_insecure_http):
+            raise ThinnestRequestError(f"base_url {problem}. The message was not sent.")
         timeout = DEFAULT_TIMEOUT if self.timeout is None else httpx.Timeout(self.timeout)
         return Endpoint(
             base_url=self.base_url,
