@@ -69,6 +69,8 @@ def _holds_nothing(network: Any) -> bool:
             return False
         protocol = getattr(inner, "_protocol", None)  # anyio's: a queue of what asyncio read
         if protocol is not None:
+            if inner._receive_guard._guarded:  # noqa: SLF001  # a read is under way
+                return False
             return not protocol.read_queue and not protocol.is_at_eof
         names = ("_stream", "transport_stream")
         inner = next((getattr(inner, name) for name in names if hasattr(inner, name)), None)
