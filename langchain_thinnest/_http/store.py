@@ -18,7 +18,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from langchain_thinnest._http.limits import Limits
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from langchain_thinnest._http.limit_types import Question, Reply, Told
 
-T = TypeVar("T")
 Owner = tuple[int, bool]  # a thread, and whether it is one of its tasks
 _KEEP = 300.0  # seconds without use
 _SWEEP = 60.0
