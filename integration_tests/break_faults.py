@@ -48,8 +48,8 @@ class Break:
         return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
 
 
-CLIENT, RESPONSE, FAILED_AS, RETRIES = (
-    f"_http/{name}.py" for name in ("client", "response", "failures", "retries")
+CLIENT, RESPONSE, HTTP11, FAILED_AS, RETRIES = (
+    f"_http/{name}.py" for name in ("client", "response", "http11", "failures", "retries")
 )
 SSE, TURN, EVENTS, CALL = (f"{name}.py" for name in ("_sse", "_turn", "events", "_call"))
 
@@ -85,8 +85,8 @@ BREAKS = [
     Break(
         "a TLS failure is not final",
         FAILED_AS,
-        "is_final = _is_tls_failure(error) or ",
-        "is_final = ",
+        "return _is_tls_failure(error) or ",
+        "return ",
         ["untrusted certificate", "plain HTTP on an https URL"],
     ),
     Break(
@@ -99,15 +99,15 @@ BREAKS = [
     Break(
         "any timeout is retryable",
         FAILED_AS,
-        "is_retryable=never_sent,",
+        "is_retryable=sent is Sent.NO,",
         "is_retryable=True,",
         ["server does not read", "stall before the status", "stall inside the head"],
     ),
     Break(
         "a lost request is retryable",
         FAILED_AS,
-        'hung up before it began its answer: {because}. " + _FATE_UNKNOWN\n',
-        'hung up before it began its answer: {because}. ", is_retryable=True\n',
+        'hung up before it began its answer: {because}. {fate}"\n',
+        'hung up before it began its answer: {because}. {fate}", is_retryable=True\n',
         [
             "close before the status",
             "reset before the status",
@@ -219,18 +219,25 @@ BREAKS = [
         FAILED_AS,
         "FAILURES = (httpx.HTTPError, ",
         "FAILURES = (httpx.TransportError, ",
-        ["refusal whose body is broken gzip", "broken gzip"],
+        ["broken gzip"],
     ),
-    *(
-        Break(
-            f"a refusal's body is always whole ({way})",
-            RESPONSE,
-            f"            {word}for data in self:\n                excerpt += data if "
-            'isinstance(data, bytes) else b""\n',
-            f"            {word}for data in self:\n                excerpt += data\n",
-            ["refusal whose body stalls", "refusal whose body is cut"],
-        )
-        for way, word in (("sync", ""), ("async", "async "))
+    Break(
+        "a refusal's compression is always right",
+        RESPONSE,
+        "    except httpx.DecodingError:",
+        "    except httpx.TransportError:",
+        ["refusal whose body is broken gzip"],
+    ),
+    Break(
+        "a body that cannot be read on is no refusal",
+        HTTP11,
+        "    with contextlib.suppress(*_failures()):\n"
+        "        while (left := body.seconds_to_read()) is not None:\n"
+        "            body.take(connection",
+        "    if True:\n"
+        "        while (left := body.seconds_to_read()) is not None:\n"
+        "            body.take(connection",
+        ["refusal whose body stalls", "refusal whose body is cut"],
     ),
     Break(
         "a refusal's body is waited for",
@@ -243,17 +250,13 @@ BREAKS = [
         Break(
             f"redirects are followed ({way})",
             CLIENT,
-            f"response = {word}loan.client.send(\n"
-            "                endpoint.request(loan.client, body),\n"
-            "                auth=endpoint.auth,\n                stream=True,\n"
-            "                follow_redirects=False,\n",
-            f"response = {word}loan.client.send(\n"
-            "                endpoint.request(loan.client, body),\n"
-            "                auth=endpoint.auth,\n                stream=True,\n"
-            "                follow_redirects=True,\n",
+            f"{word} client.send(request, auth=endpoint.auth, stream=True, "
+            "follow_redirects=False)",
+            f"{word} client.send(request, auth=endpoint.auth, stream=True, "
+            "follow_redirects=True)",
             [f"redirect {status}" for status in (301, 302, 303, 307, 308)],
         )
-        for way, word in (("sync", ""), ("async", "await "))
+        for way, word in (("sync", "return"), ("async", "sending ="))
     ),
     Break(
         "3xx is a refusal",

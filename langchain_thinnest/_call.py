@@ -19,6 +19,7 @@ from langchain_core.callbacks import (
 
 from langchain_thinnest._answer import Answer
 from langchain_thinnest._http.client import Endpoint, aopen_stream, open_stream
+from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.retries import RetryPolicy
 from langchain_thinnest._messages import SPOKEN
 from langchain_thinnest._tool_runs import AsyncToolRuns, ToolRuns
@@ -76,12 +77,16 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, N
                 for data in response:
                     found = turn.feed(data)
                     if type(found) is str:
+                        response.waited = 0.0
                         yield found
                         continue
+                    events = turn.events
                     for piece in found:
                         if type(piece) is not str:
                             tools.see(piece)
                         yield piece
+                    if turn.events != events:
+                        response.waited = 0.0
                     if turn.is_over:
                         break
                 if turn.is_done:
@@ -96,7 +101,7 @@ async def aread(
 ) -> AsyncGenerator[Piece, None]:
     """The async twin of `read`."""
     turn = call.answer.turn
-    tools = AsyncToolRuns(turn, run)
+    tools = AsyncToolRuns(turn, run, finish)
     with _told(call):
         try:
             on_retry = run.on_retry if run else None
@@ -110,12 +115,16 @@ async def aread(
                 async for data in response:
                     found = turn.feed(data)
                     if type(found) is str:
+                        response.waited = 0.0
                         yield found
                         continue
+                    events = turn.events
                     for piece in found:
                         if type(piece) is not str:
                             await tools.see(piece)
                         yield piece
+                    if turn.events != events:
+                        response.waited = 0.0
                     if turn.is_over:
                         break
                 if turn.is_done:

@@ -12,6 +12,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -28,7 +29,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
 from langchain_thinnest._http.backends import check as check_store
-from langchain_thinnest._http.pools import is_loopback
+from langchain_thinnest._http.environment import is_loopback
 from langchain_thinnest._messages import checked_id, has_control_characters
 from langchain_thinnest.errors import ThinnestRequestError
 
@@ -92,6 +93,11 @@ class ThinnestFields(BaseChatModel):
 
     timeout: float | httpx.Timeout | None = None
     """Seconds, or an `httpx.Timeout`. Default: 10 s to connect, 120 s between two reads."""
+
+    stall_timeout: float | None = Field(default=600.0, gt=0, allow_inf_nan=False)
+    """The longest time without an event, in seconds, whatever heartbeats come; then the call
+    fails with `ThinnestInterruptedError`. Only time spent waiting for the server counts.
+    `None`: no limit, for agents whose tools take longer than ten minutes."""
 
     max_retries: int = Field(default=6, ge=0)
     """Tries after the first, for what the server surely did not take: 429, 503 with
@@ -282,15 +288,8 @@ class ThinnestFields(BaseChatModel):
             problem = "must hold no user, password, query or fragment"
         elif parsed.path.rstrip("/").endswith("/chat/stream"):
             problem = "must not end in /chat/stream, which is added to it: leave that out"
-        elif (
-            parsed.scheme == "http"
-            and not self.allow_insecure_http
-            and not is_loopback(parsed.host)
-        ):
-            problem = (
-                f"is plain http to {parsed.host!r}, which would send the key in the clear: "
-                "use https, or set allow_insecure_http=True"
-            )
+        else:
+            problem = insecure(url, allowed=self.allow_insecure_http)
         if problem:
             raise PydanticCustomError("base_url", "base_url {problem}", {"problem": problem})
         self.base_url = url
@@ -303,6 +302,21 @@ class ThinnestFields(BaseChatModel):
             stacklevel=6,
         )
         return self
+
+
+@lru_cache(maxsize=100)
+def insecure(base_url: str, *, allowed: bool) -> str | None:
+    """Say why a URL would send the key in the clear; `None` if it would not, or may."""
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        return "must be a URL such as https://api.thinnest.ai"
+    if url.scheme == "https" or (url.scheme == "http" and (allowed or is_loopback(url.host))):
+        return None
+    return (
+        f"is plain http to {url.host!r}, which would send the key in the clear: "
+        "use https, or set allow_insecure_http=True"
+    )
 
 
 def stop_sequences(stop: Sequence[Any]) -> list[str]:

@@ -13,7 +13,7 @@ This module knows nothing of where the tools' events come from.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -29,6 +29,8 @@ from langchain_core.callbacks import (
 from langchain_thinnest._answer import tool_message
 from langchain_thinnest._turn import End, Piece, ServerToolCall, ServerToolResult, Turn
 from langchain_thinnest.errors import ThinnestStreamError
+
+ToItsEnd = Callable[[Callable[[], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
 
 
 class ToolRuns:
@@ -67,9 +69,19 @@ class ToolRuns:
 class AsyncToolRuns:
     """The async twin of `ToolRuns`."""
 
-    def __init__(self, turn: Turn, run: AsyncCallbackManagerForLLMRun | None) -> None:
-        """Make the runs of a turn; without a run that has handlers nothing happens."""
+    def __init__(
+        self, turn: Turn, run: AsyncCallbackManagerForLLMRun | None, to_its_end: ToItsEnd
+    ) -> None:
+        """Make the runs of a turn; without a run that has handlers nothing happens.
+
+        Args:
+            turn: The turn.
+            run: The model's run.
+            to_its_end: Awaits a coroutine in a task of its own, which nobody interrupts; it
+                makes it again where it was ended by force.
+        """
         self._turn = turn
+        self._to_its_end = to_its_end
         self._manager: AsyncCallbackManager | None = None
         if run is not None and run.handlers:
             self._manager = AsyncCallbackManager(**_child_of(run))
@@ -85,22 +97,37 @@ class AsyncToolRuns:
             self._open[piece.id] = asyncio.ensure_future(start)
             await asyncio.shield(self._open[piece.id])
         elif isinstance(piece, ServerToolResult):
-            if piece.id in self._open:
-                run = await self._open.pop(piece.id)
-                await _apart(run.on_tool_end(tool_message(piece)))
+            message = tool_message(piece)
+            await self._finish([piece.id], lambda run: run.on_tool_end(message))
         elif isinstance(piece, End):
             await self.fail(_no_result(self._turn))
 
     async def fail(self, error: BaseException) -> None:
         """End the runs that are still open."""
-        while self._open:
-            run = await self._open.pop(next(iter(self._open)))
-            await _apart(run.on_tool_error(error))
+        await self._finish(list(self._open), lambda run: run.on_tool_error(error))
 
+    async def _finish(
+        self,
+        ids: list[str],
+        how: Callable[[AsyncCallbackManagerForToolRun], Coroutine[Any, Any, None]],
+    ) -> None:
+        """End runs, each exactly once, whoever cancels the caller meanwhile.
 
-async def _apart(callback: Coroutine[Any, Any, None]) -> None:
-    """Await a callback in a task, whose context is its own and which runs to its end."""
-    await asyncio.shield(asyncio.ensure_future(callback))
+        In a task, whose context is its own.
+        """
+
+        async def end() -> None:
+            for id_ in ids:
+                start = self._open.get(id_)
+                if start is None:
+                    continue
+                await asyncio.wait([start])
+                del self._open[id_]
+                if not start.cancelled() and start.exception() is None:
+                    await how(start.result())
+
+        if any(id_ in self._open for id_ in ids):
+            await self._to_its_end(end)
 
 
 def _child_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun) -> dict[str, Any]:

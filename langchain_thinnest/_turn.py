@@ -89,6 +89,7 @@ class Turn:
         server_session_id: The session id in `done`, if one came.
         is_done: `done` came: the answer is whole.
         is_cut: A stop sequence ended the answer here, before the server did.
+        events: How many events came, also those that mean nothing here.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Turn:
         self.server_session_id: str | None = None
         self.is_done = False
         self.is_cut = False
+        self.events = 0
         self._decoder = SSEDecoder(max_event_bytes)
         self._stop = _StopFilter(stop) if stop else None
         self._scanner = CallScanner(local_tools) if local_tools is not None else None
@@ -168,6 +170,7 @@ class Turn:
         if isinstance(data, ThinnestStreamError):
             return self._end(data)
         if self._is_plain and (payload := self._decoder.only_event(data)):
+            self.events += 1
             text = text_of(payload)
             return self._take(payload) if text is None else self._hear(text)
         return self._take_all(data)
@@ -175,6 +178,7 @@ class Turn:
     def _take_all(self, data: bytes) -> Iterator[Piece]:
         try:
             for payload in self._decoder.feed(data):
+                self.events += 1
                 text = text_of(payload) if self._is_plain else None
                 if text is not None:
                     yield self._hear(text)

@@ -47,6 +47,7 @@ from langchain_thinnest._call import Call, aread, read
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
+    insecure,
     stop_sequences,
     warn_no_effect,
     without_inputs,
@@ -118,6 +119,7 @@ class ChatThinnest(ThinnestBinding):
             super().__init__(**kwargs)
         except ValidationError as error:
             failure = without_inputs(error, type(self))
+            kwargs.clear()  # error reporters collect the locals of frames; the key is here
         else:
             return
         raise failure
@@ -466,6 +468,9 @@ class ChatThinnest(ThinnestBinding):
         )
 
     def _endpoint(self) -> Endpoint:
+        # Again, since assignments, `model_copy` and `model_construct` validate nothing.
+        if problem := insecure(self.base_url, allowed=self.allow_insecure_http):
+            raise ThinnestRequestError(f"base_url {problem}. The message was not sent.")
         timeout = DEFAULT_TIMEOUT if self.timeout is None else httpx.Timeout(self.timeout)
         return Endpoint(
             base_url=self.base_url,
@@ -476,6 +481,7 @@ class ChatThinnest(ThinnestBinding):
             async_client=self.http_async_client,
             max_streams=self.max_streams,
             shared_limits=self.shared_limits,
+            stall_timeout=self.stall_timeout,
         )
 
     def _agent_of(self, kwargs: Mapping[str, Any]) -> str:

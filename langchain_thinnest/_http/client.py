@@ -9,6 +9,7 @@ This module knows nothing of what the bytes mean, and nothing of LangChain.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import (
     AsyncIterator,
@@ -27,11 +28,14 @@ import httpx
 from pydantic import SecretStr
 
 from langchain_thinnest._http.admission import Admission
+from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
-from langchain_thinnest._http.pools import ASYNC_CLIENTS, CLIENTS, Loan
+from langchain_thinnest._http.progress import Progress
 from langchain_thinnest._http.response import Response, close_abandoned
 from langchain_thinnest._http.retries import RetryPolicy, told_by_answer, told_by_refusal
 from langchain_thinnest._http.store import account_for
+from langchain_thinnest._http.transport import ASYNC_CLIENTS, CLIENTS, PROGRESS
+from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState  # imported at the first call: it takes a while
@@ -58,6 +62,7 @@ class Endpoint:
         async_client: The caller's own client for async calls, used as it is.
         max_streams: The most streams at once with the key, if the user has set it.
         shared_limits: The URL of the store in which processes count together.
+        stall_timeout: The longest time without an event, in seconds; `None`: no limit.
     """
 
     base_url: str
@@ -68,6 +73,7 @@ class Endpoint:
     async_client: httpx.AsyncClient | None = None
     max_streams: int | None = None
     shared_limits: SecretStr | None = None
+    stall_timeout: float | None = None
 
     @property
     def auth(self) -> httpx.Auth:
@@ -78,15 +84,34 @@ class Endpoint:
         """A text of the server's, in which it may have told the key back."""
         return text.replace(self.api_key.get_secret_value(), "**********")
 
-    def request(self, client: httpx.Client | httpx.AsyncClient, body: bytes) -> httpx.Request:
-        """Build the request, without the key."""
+    def request(
+        self, client: httpx.Client | httpx.AsyncClient, body: bytes, progress: Progress
+    ) -> httpx.Request:
+        """Build the request, without the key.
+
+        Raises:
+            ThinnestRequestError: If the caller's client has headers or cookies of which no
+                request can be made.
+        """
         is_own = client is not self.client and client is not self.async_client
-        return client.build_request(
-            "POST",
-            _url(self.base_url),
-            content=body,
-            headers=_with_ours(self.headers) if self.headers else _OUR_HEADERS,
-            timeout=self.timeout if is_own else httpx.USE_CLIENT_DEFAULT,
+        is_async = isinstance(client, httpx.AsyncClient)
+        try:
+            return client.build_request(
+                "POST",
+                _url(self.base_url),
+                content=body,
+                headers=_with_ours(self.headers) if self.headers else _OUR_HEADERS,
+                timeout=self.timeout if is_own else httpx.USE_CLIENT_DEFAULT,
+                extensions={
+                    "trace": progress.atrace if is_async else progress.trace,
+                    PROGRESS: progress,
+                },
+            )
+        except ValueError as error:  # an encoding error is one
+            kind = type(error).__name__
+        raise ThinnestRequestError(
+            f"The request cannot be built: a header or cookie of the client is not text that "
+            f"HTTP can carry ({kind}). The message was not sent."
         )
 
 
@@ -142,24 +167,24 @@ def open_stream(
     def send() -> Response:
         close_abandoned()
         lease = admission.enter()
-        loan: Loan[httpx.Client] | None = None
+        progress = Progress()
+        request: httpx.Request | None = None
         try:
-            loan = CLIENTS.lend(endpoint.base_url, endpoint.client)
-            response = loan.client.send(
-                endpoint.request(loan.client, body),
-                auth=endpoint.auth,
-                stream=True,
-                follow_redirects=False,
-            )
+            client = endpoint.client or CLIENTS.get(endpoint.base_url)
+            request = endpoint.request(client, body, progress)
+            response = _send(client, request, endpoint)
         except BaseException as error:
             lease.end()
-            if loan:
-                loan.end()
-            if not isinstance(error, FAILURES):
+            if request is None or not isinstance(error, FAILURES):
                 raise
-            failure = open_failure(error, endpoint.base_url)
+            failure = open_failure(error, request, progress, endpoint.base_url)
         else:
-            opened = Response(response, lease, loan)
+            opened = Response(
+                response,
+                lease,
+                is_own=endpoint.client is None,
+                stall_timeout=endpoint.stall_timeout,
+            )
             if _is_event_stream(response):
                 admission.accepted(lease, told_by_answer(response.headers))
                 return opened
@@ -194,24 +219,24 @@ async def aopen_stream(
 
     async def send() -> Response:
         lease = await admission.aenter()
-        loan: Loan[httpx.AsyncClient] | None = None
+        progress = Progress()
+        request: httpx.Request | None = None
         try:
-            loan = await ASYNC_CLIENTS.lend(endpoint.base_url, endpoint.async_client)
-            response = await loan.client.send(
-                endpoint.request(loan.client, body),
-                auth=endpoint.auth,
-                stream=True,
-                follow_redirects=False,
-            )
+            client = endpoint.async_client or ASYNC_CLIENTS.get(endpoint.base_url)
+            request = endpoint.request(client, body, progress)
+            response = await _asend(client, request, endpoint)
         except BaseException as error:
             lease.end()
-            if loan:
-                await loan.aend()
-            if not isinstance(error, FAILURES):
+            if request is None or not isinstance(error, FAILURES):
                 raise
-            failure = open_failure(error, endpoint.base_url)
+            failure = open_failure(error, request, progress, endpoint.base_url)
         else:
-            opened = Response(response, lease, loan)
+            opened = Response(
+                response,
+                lease,
+                is_own=endpoint.async_client is None,
+                stall_timeout=endpoint.stall_timeout,
+            )
             if _is_event_stream(response):
                 admission.accepted(lease, told_by_answer(response.headers))
                 return opened
@@ -234,6 +259,36 @@ async def aopen_stream(
         yield response
     finally:
         await response.aclose()
+
+
+def _send(client: httpx.Client, request: httpx.Request, endpoint: Endpoint) -> httpx.Response:
+    return client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
+
+
+async def _asend(
+    client: httpx.AsyncClient, request: httpx.Request, endpoint: Endpoint
+) -> httpx.Response:
+    """Send a request; over a caller's client in a task of its own.
+
+    httpx's own pool loses a connection whose task is cancelled twice. There the task is
+    cancelled once, and is waited for.
+    """
+    sending = client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
+    if endpoint.async_client is None:
+        return await sending
+    task = asyncio.ensure_future(sending)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await finish(lambda: _given_up(task))
+        raise
+
+
+async def _given_up(task: asyncio.Future[httpx.Response]) -> None:
+    await asyncio.wait([task])
+    if not task.cancelled() and task.exception() is None:
+        await task.result().aclose()
 
 
 def _admission(endpoint: Endpoint, policy: RetryPolicy) -> Admission:

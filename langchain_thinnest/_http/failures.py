@@ -7,12 +7,14 @@ It looks at httpx's exceptions and responses, and does no I/O.
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 
+from langchain_thinnest._http.progress import Progress, Sent
 from langchain_thinnest._http.retries import asked_wait
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
@@ -47,42 +49,126 @@ _BY_STATUS: dict[int, tuple[type[ThinnestError], str]] = {
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
+    httpx.LocalProtocolError,
     httpx.PoolTimeout,
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
+_FATE = {
+    Sent.NO: "The message was not sent.",
+    Sent.UNKNOWN: "It is not known whether the message arrived: the agent may have acted on "
+    "it, so it was not tried again.",
+    Sent.YES: "The message was sent and the agent may have acted on it, so it was not sent "
+    "again.",
+}
 
 
-def open_failure(error: Exception, base_url: str) -> ThinnestError:
-    never_sent = isinstance(error, _NEVER_SENT)
+def sent_by(error: Exception, request: httpx.Request, progress: Progress) -> Sent:
+    """Say whether the message was sent, for an error that came in place of a response."""
+    if progress.sent is not None:
+        return progress.sent
+    # Without a trace: a mock, or what stands before the transport (an event hook).
+    if not _is_of_transport(error, request) or isinstance(error, _NEVER_SENT):
+        return Sent.NO
+    return Sent.UNKNOWN
+
+
+def open_failure(
+    error: Exception, request: httpx.Request, progress: Progress, base_url: str
+) -> ThinnestError:
+    """The error for a request that got no response.
+
+    Args:
+        error: What the client raised.
+        request: The request.
+        progress: How far it got.
+        base_url: Where it went.
+    """
+    sent = sent_by(error, request, progress)
+    fate = _FATE[sent]
     because = str(error) or type(error).__name__
-    if isinstance(error, httpx.TimeoutException):
-        what = "did not accept a connection" if never_sent else "did not begin its answer"
-        return ThinnestTimeoutError(
-            f"{base_url} {what} in time ({type(error).__name__}). "
-            + ("" if never_sent else _FATE_UNKNOWN + " ")
-            + "The field `timeout` sets how long to wait.",
-            is_retryable=never_sent,
-        )
-    if never_sent:
-        # Trying again does not make a certificate valid.
-        is_final = _is_tls_failure(error) or isinstance(error, httpx.UnsupportedProtocol)
+    if not _is_of_transport(error, request):
+        what = "request to" if sent is Sent.NO else "answer of"
         return ThinnestConnectionError(
-            f"Could not connect to {base_url}: {because}",
-            is_retryable=not is_final,
+            f"The {what} {base_url} was refused by a hook of the client that was given: "
+            f"{type(error).__name__}: {because}. {fate}"
         )
+    if isinstance(error, httpx.LocalProtocolError):
+        return ThinnestRequestError(f"The request cannot be sent: {because}. {fate}")
+    if isinstance(error, httpx.TimeoutException):
+        what = "accept a connection" if sent is Sent.NO else "begin its answer"
+        return ThinnestTimeoutError(
+            f"{base_url} did not {what} in time ({type(error).__name__}). {fate} "
+            "The field `timeout` sets how long to wait.",
+            is_retryable=sent is Sent.NO,
+        )
+    if sent is Sent.NO:
+        return ThinnestConnectionError(
+            f"Could not connect to {base_url}: {because}. {fate}",
+            is_retryable=not _is_final(error),
+        )
+    if (reset := _reset_of(error)) is not None:
+        return _reset_failure(reset, progress, base_url, fate)
     if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in because:
         return ThinnestProtocolError(
-            f"What {base_url} answered is not HTTP: {because}. " + _FATE_UNKNOWN
+            f"What {base_url} answered is not HTTP: {because}. {fate}"
         )
     return ThinnestConnectionError(
-        f"{base_url} hung up before it began its answer: {because}. " + _FATE_UNKNOWN
+        f"{base_url} hung up before it began its answer: {because}. {fate}"
     )
 
 
-_FATE_UNKNOWN = (
-    "The message was sent and the agent may have acted on it, so it was not sent again."
+def _is_of_transport(error: Exception, request: httpx.Request) -> bool:
+    """Whether the transport raised it: httpx then says which request was under way."""
+    if isinstance(error, httpx.RequestError):
+        return getattr(error, "_request", None) is request
+    return not isinstance(error, httpx.HTTPError)  # httpx lets TLS errors through
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether it would be the same the next time: a certificate, or a proxy that refuses."""
+    if isinstance(error, httpx.ProxyError):
+        return _PROXY_REFUSES.match(str(error)) is not None
+    return _is_tls_failure(error) or isinstance(error, httpx.UnsupportedProtocol)
+
+
+# A status of 4xx; and what httpcore says of a SOCKS proxy that wants other credentials.
+_PROXY_REFUSES = re.compile(
+    r"4\d\d\b|Invalid username|Requested .* but got|.*not allowed", re.IGNORECASE
 )
+
+
+def _reset_of(error: Exception) -> Any:
+    """HTTP/2's event that ended a stream or the connection, where that is what happened."""
+    cause = error.__cause__
+    event = cause.args[0] if cause is not None and cause.args else None
+    return event if hasattr(event, "error_code") else None
+
+
+def _reset_failure(
+    event: Any, progress: Progress, base_url: str, fate: str
+) -> ThinnestConnectionError:
+    """The error for a stream that the server reset, or a connection that it went away from.
+
+    REFUSED_STREAM, and a stream after the last one that GOAWAY names, were not processed
+    (RFC 9113, 8.7 and 6.8): these are safe to send again.
+    """
+    last = getattr(event, "last_stream_id", None)
+    is_untouched = event.error_code == _REFUSED_STREAM or (
+        last is not None and progress.stream_id is not None and progress.stream_id > last
+    )
+    if is_untouched:
+        return ThinnestConnectionError(
+            f"{base_url} did not take the request ({event!r}): it says that the message was "
+            "not processed.",
+            is_retryable=True,
+        )
+    return ThinnestConnectionError(
+        f"{base_url} ended the stream before it began its answer ({event!r}). {fate}"
+    )
+
+
+_REFUSED_STREAM = 7
 
 
 def _is_tls_failure(error: BaseException | None) -> bool:
@@ -159,7 +245,15 @@ def closed_early() -> ThinnestStreamError:
     )
 
 
-def body_failure(error: Exception) -> ThinnestStreamError:
+def body_failure(error: Exception, stall_timeout: float | None = None) -> ThinnestStreamError:
+    """The error for a body that cannot be read on.
+
+    Args:
+        error: What reading it raised.
+        stall_timeout: Given where it is what ended the read, not the read's own timeout.
+    """
+    if isinstance(error, httpx.TimeoutException) and stall_timeout is not None:
+        return stalled(stall_timeout)
     because = str(error) or type(error).__name__
     if isinstance(error, httpx.DecodingError):
         return ThinnestProtocolError(f"The stream's compression is broken: {because}")
@@ -168,4 +262,12 @@ def body_failure(error: Exception) -> ThinnestStreamError:
     return ThinnestInterruptedError(
         f"The stream was cut before its `done` event: {because}. What came is in `partial`; "
         "the agent may have acted all the same."
+    )
+
+
+def stalled(stall_timeout: float) -> ThinnestStreamError:
+    return ThinnestInterruptedError(
+        f"No event came for {stall_timeout:g} s, as long as the field `stall_timeout` "
+        "allows; heartbeats are no events. What came is in `partial`; the agent may have "
+        "acted all the same."
     )

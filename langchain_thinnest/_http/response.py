@@ -1,38 +1,34 @@
 """An opened stream: the bytes of a body, whichever way it ends, and its closing.
 
 A body that was read to its end leaves a connection that can be used again. So the rest of it
-is read after `done` too, though not for long: who waits for the server waits for nothing more.
+is read after `done` too, though not for long: the caller is not kept waiting.
 This module knows nothing of requests, or of what the bytes mean.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import os
 import socket
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import httpx
 from typing_extensions import Self
 
+from langchain_thinnest._http import http11
 from langchain_thinnest._http.admission import Lease
-from langchain_thinnest._http.failures import FAILURES, body_failure, closed_early
-from langchain_thinnest._http.pools import Loan
+from langchain_thinnest._http.closing import finish
+from langchain_thinnest._http.failures import FAILURES, body_failure, closed_early, stalled
 from langchain_thinnest._http.retries import rate_limit
+from langchain_thinnest._http.transport import END
 from langchain_thinnest.errors import ThinnestStreamError
 
 _ERROR_BODY_BYTES = 64 * 1024
 _EXCERPT_SECONDS = 1.0
 _DRAIN_SECONDS = 0.5
-_TICK = 0.05  # seconds; how precisely the watchdog keeps to them
-_WATCHDOG_NAME = "langchain-thinnest-watchdog"
 
 
 class Response:
@@ -43,23 +39,39 @@ class Response:
 
     Attributes:
         rate_limit: What the headers say of the rate limit.
+        waited: Seconds that reads have taken since the last event; whoever finds an event in
+            the bytes sets it to 0.
     """
 
-    def __init__(self, response: httpx.Response, lease: Lease, loan: Loan[Any]) -> None:
+    def __init__(
+        self,
+        response: httpx.Response,
+        lease: Lease,
+        *,
+        is_own: bool,
+        stall_timeout: float | None = None,
+    ) -> None:
         """Wrap httpx's response, whose body has not been read.
 
         Args:
             response: What the client gave.
             lease: The right to have this stream open; it ends when the stream is closed.
-            loan: Of the client; it ends then too.
+            is_own: It came over a connection of the package's own.
+            stall_timeout: The longest time without an event, in seconds.
         """
         self._lease = lease
-        self._loan = loan
         self.rate_limit = rate_limit(response.headers)
+        self.waited = 0.0
         self._response = response
+        self._is_own = is_own
         self._process = os.getpid()
+        self._connection_end = response.extensions.get(END)
         self._has_ended = False
         self._is_closed = False
+        self._stall_timeout = stall_timeout
+        # The head is here: nothing more is asked of the trace, which costs time.
+        response.request.extensions.pop("trace", None)
+        self._limits_read = stall_timeout is not None and _limit_reads(response, stall_timeout)
         # Without a Content-Encoding the stream's bytes are the body, and cheaper to come by.
         is_raw = "content-encoding" not in response.headers
         stream = response.stream
@@ -72,227 +84,203 @@ class Response:
         return self
 
     def __next__(self) -> bytes | ThinnestStreamError:
+        if self._stall_timeout is not None and self.waited > self._stall_timeout:
+            return self._end(stalled(self._stall_timeout))
+        began = time.monotonic()
         try:
-            return next(self._chunks)
+            data = next(self._chunks)
         except StopIteration:
             if self._has_ended:
                 raise
-            reason = closed_early()
+            return self._end(closed_early())
         except FAILURES as error:
-            reason = body_failure(error)
-        self._has_ended = True
-        return reason
+            return self._end(self._failure(error))
+        self.waited += time.monotonic() - began
+        return data
 
     def __aiter__(self) -> AsyncIterator[bytes | ThinnestStreamError]:
         return self
 
     async def __anext__(self) -> bytes | ThinnestStreamError:
+        if self._stall_timeout is not None and self.waited > self._stall_timeout:
+            return self._end(stalled(self._stall_timeout))
+        began = time.monotonic()
         try:
-            return await self._achunks.__anext__()
+            data = await self._achunks.__anext__()
         except StopAsyncIteration:
             if self._has_ended:
                 raise
-            reason = closed_early()
+            return self._end(closed_early())
         except FAILURES as error:
-            reason = body_failure(error)
+            return self._end(self._failure(error))
+        self.waited += time.monotonic() - began
+        return data
+
+    def _failure(self, error: Exception) -> ThinnestStreamError:
+        return body_failure(error, self._stall_timeout if self._limits_read else None)
+
+    def _end(self, reason: ThinnestStreamError) -> ThinnestStreamError:
         self._has_ended = True
+        self.waited = 0.0
         return reason
 
     def excerpt(self) -> bytes:
         """Read what there is of a refusal's body, up to a limit, and close it."""
-        excerpt = b""
-        give_up = time.monotonic() + _EXCERPT_SECONDS
         try:
+            connection = http11.connection_of(self._response.stream)
+            if connection is not None:
+                raw = http11.read_on(connection, _EXCERPT_SECONDS, _ERROR_BODY_BYTES)
+                return _decoded(self._response, raw)
+            excerpt = b""
+            give_up = time.monotonic() + _EXCERPT_SECONDS
             for data in self:
                 excerpt += data if isinstance(data, bytes) else b""
                 if len(excerpt) >= _ERROR_BODY_BYTES or time.monotonic() > give_up:
                     break
+            return excerpt
         finally:
             self.close()
-        return excerpt
 
     async def aexcerpt(self) -> bytes:
         """The async twin of `excerpt`."""
         excerpt = b""
-        give_up = time.monotonic() + _EXCERPT_SECONDS
-        try:
+
+        async def read() -> None:
+            nonlocal excerpt
             async for data in self:
                 excerpt += data if isinstance(data, bytes) else b""
-                if len(excerpt) >= _ERROR_BODY_BYTES or time.monotonic() > give_up:
+                if len(excerpt) >= _ERROR_BODY_BYTES:
                     break
+
+        try:
+            connection = http11.connection_of(self._response.stream)
+            if connection is not None:
+                raw = await http11.aread_on(connection, _EXCERPT_SECONDS, _ERROR_BODY_BYTES)
+                return _decoded(self._response, raw)
+            with contextlib.suppress(asyncio.TimeoutError):  # what came is enough
+                await asyncio.wait_for(read(), _EXCERPT_SECONDS)
+            return excerpt
         finally:
             await self.aclose()
-        return excerpt
 
     def drain(self) -> None:
-        """Read on to the body's end, so that the connection can be used again.
+        """Read on to the body's end, if it comes soon, so that the connection can be reused.
 
-        A server that does not end the body is given up on. A read that is under way then can
-        only be ended by shutting its socket, from another thread.
+        What speaks HTTP/2 carries other streams too, and does not need the end of one.
         """
-        if self._is_one_of_many or not _WATCHDOG.watch(self):
-            return
-        give_up = time.monotonic() + _DRAIN_SECONDS
-        try:
-            for _ in self._chunks:
-                if time.monotonic() > give_up:
-                    break
-        except FAILURES:
-            pass  # the answer is whole
-        finally:
-            _WATCHDOG.leave(self)
+        connection = http11.connection_of(self._response.stream)
+        if connection is not None:
+            http11.read_on(connection, _DRAIN_SECONDS)
 
     async def adrain(self) -> None:
         """The async twin of `drain`."""
-        if self._is_one_of_many:
-            return
-        with contextlib.suppress(asyncio.TimeoutError, *FAILURES):
-            if sys.version_info < (3, 11):
-                await asyncio.wait_for(self._to_end(), _DRAIN_SECONDS)
-            else:  # without a task of its own
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    await self._to_end()
-
-    async def _to_end(self) -> None:
-        async for _ in self._achunks:
-            pass
+        connection = http11.connection_of(self._response.stream)
+        if connection is not None:
+            await http11.aread_on(connection, _DRAIN_SECONDS)
 
     def __enter__(self) -> Self:
-        _reading.add(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        _reading.discard(self)
-        if kind is GeneratorExit:
-            self.abandon()
+        if kind is GeneratorExit and not self._is_own:
+            self._abandon()
         else:
             self.close()
 
     def close(self) -> None:
         """Close the body; the connection too, unless the body was read to its end."""
-        if self._process != os.getpid():
-            _parents.append(self)
+        if self._is_closed:
             return
+        self._is_closed = True
+        # Nothing imported may be used here: at the interpreter's end it is gone.
+        if self._connection_end is not None and not self._connection_end.alive:
+            self._lease.end()
+            return
+        if self._process == os.getpid():
+            self._lease.end()
+        elif not self._is_own:
+            return  # neither the sockets nor the locks of the parent's client are ours
+        self._drop_excess()
+        self._response.close()
+
+    def _drop_excess(self) -> None:
+        """Keep a connection with unread bytes from the next call of the caller's client."""
+        if self._is_own:
+            return
+        connection = http11.connection_of(self._response.stream)
+        if connection is not None and not http11.is_clean(connection):
+            connection.close()
+
+    def _abandon(self) -> None:
+        """Shut the connection now, and tell the caller's client of it at the next call.
+
+        A generator that nobody reads on is closed by the garbage collector, which may run
+        anywhere: also in a thread that holds the lock of the client's pool.
+        """
+        if self._is_closed or self._process != os.getpid():
+            return
+        self._lease.end()
+        network = self._response.extensions.get("network_stream")
+        connection = network.get_extra_info("socket") if network is not None else None
+        if connection is not None and self._response.http_version != "HTTP/2":
+            with contextlib.suppress(OSError):  # it is shut
+                connection.shutdown(socket.SHUT_RDWR)
+        _abandoned.append(self)
+
+    async def aclose(self) -> None:
+        """Close the body, whoever cancels the caller meanwhile.
+
+        The connection too, unless the body was read to its end.
+        """
         if self._is_closed:
             return
         self._is_closed = True
         self._lease.end()
-        try:
-            self._response.close()
-        finally:
-            self._loan.end()
+        if self._is_own:
+            await self._response.aclose()  # which cannot be interrupted: see `transport`
+        else:
+            await finish(self._aclose_given)
 
-    def abandon(self) -> None:
-        """Close the connection at once, and leave telling the pool of it for later.
-
-        A generator that nobody reads on is closed by the garbage collector, which may run
-        anywhere: also in a thread that holds the pool's lock, which would wait for itself.
-        """
-        if self._is_closed:
-            return
-        if self._process == os.getpid():
-            self._lease.end()
-            self.shut()
-        _abandoned.append(self)
-
-    async def aclose(self) -> None:
-        """Close the body; the connection too, unless the body was read to its end."""
-        self._lease.end()
-        try:
-            await self._response.aclose()
-        finally:
-            await self._loan.aend()
-
-    @property
-    def _is_one_of_many(self) -> bool:
-        """Whether the connection carries other streams too, and needs not the end of one.
-
-        The package's own clients speak HTTP/1.1; the caller's may not.
-        """
-        return self._response.http_version == "HTTP/2"
-
-    def shut(self) -> None:
-        """Shut the socket, which ends a read that is under way in another thread."""
-        if self._is_one_of_many:
-            return
-        network = self._response.extensions.get("network_stream")
-        connection = network.get_extra_info("socket") if network is not None else None
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+    async def _aclose_given(self) -> None:
+        connection = http11.connection_of(self._response.stream)
+        if connection is not None and not http11.is_clean(connection):
+            # First, since a read that was cancelled twice has left httpx's stream closed by
+            # its own account, and its connection open.
+            await connection.aclose()
+        await self._response.aclose()
 
 
-# Streams that are being read in threads: out of the garbage collector's reach, since httpx's
-# generators tell the pool when they are collected, in whatever order, whatever is locked.
-_reading: set[Response] = set()
+def _limit_reads(response: httpx.Response, stall_timeout: float) -> bool:
+    """Have no read of the body take longer; say whether that changes anything.
+
+    httpx's transport looks at the request's timeouts once for the head and once for the body.
+    """
+    timeouts = response.request.extensions.get("timeout")
+    if not isinstance(timeouts, dict):
+        return False
+    read = timeouts.get("read")
+    if read is not None and read <= stall_timeout:
+        return False
+    timeouts["read"] = stall_timeout
+    return True
+
+
+def _decoded(response: httpx.Response, raw: bytes) -> bytes:
+    """A refusal's body without its compression; empty if that is broken."""
+    encoding = response.headers.get("content-encoding")
+    if encoding is None:
+        return raw
+    try:
+        return httpx.Response(200, headers={"content-encoding": encoding}, content=raw).content
+    except httpx.DecodingError:
+        return b""
+
+
+# Streams over callers' clients that the garbage collector closed, or may have.
 _abandoned: deque[Response] = deque()
-_parents: list[Response] = []  # after a fork; neither their sockets nor their locks are ours
 
 
 def close_abandoned() -> None:
-    """Tell the pools of the streams that were abandoned since the last call."""
+    """Tell callers' clients of the streams that were abandoned since the last call."""
     while _abandoned:
         _abandoned.popleft().close()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Close what is still being read, as long as there are modules to do it with."""
-    close_abandoned()
-    for response in list(_reading):
-        response.close()
-
-
-class _Watchdog:
-    """Shuts streams whose bodies do not end in time: one thread, while there are any."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """After a fork: the parent's streams are none of the child's, nor is its thread."""
-        self._lock = threading.Lock()
-        self._due: dict[Response, float] = {}  # all wait equally long, so they are in order
-        self._is_awake = False
-
-    def watch(self, response: Response) -> bool:
-        """Shut a stream in a while, unless it leaves; `False` if that cannot be done."""
-        with self._lock:
-            self._due[response] = time.monotonic() + _DRAIN_SECONDS
-            if self._is_awake:
-                return True
-            try:
-                threading.Thread(target=self._watch, name=_WATCHDOG_NAME, daemon=True).start()
-            except RuntimeError:  # the process has too many, or is about to end
-                del self._due[response]
-                return False
-            self._is_awake = True
-            return True
-
-    def leave(self, response: Response) -> None:
-        """The stream has ended, and its connection may be another one's by now."""
-        with self._lock:
-            self._due.pop(response, None)
-
-    def _watch(self) -> None:
-        sleep = _DRAIN_SECONDS
-        while sleep:
-            time.sleep(sleep)
-            sleep = self._shut_due()
-
-    def _shut_due(self) -> float:
-        """Shut what is due; return the seconds until more may be, or 0 to end the thread."""
-        with self._lock:
-            now = time.monotonic()
-            for response, due in list(self._due.items()):
-                if due > now:
-                    return max(_TICK, due - now)
-                del self._due[response]
-                response.shut()
-            self._is_awake = False
-            return 0.0
-
-
-_WATCHDOG = _Watchdog()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_WATCHDOG.forget)

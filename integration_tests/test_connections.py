@@ -1,0 +1,241 @@
+"""A connection carries only its own answer, and closing it cannot be interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from langchain_core.callbacks import AsyncCallbackHandler
+
+from integration_tests.conftest import Make
+from integration_tests.test_lifetime import BEGIN, WHOLE
+from integration_tests.wire import (
+    HEADERS,
+    Repeat,
+    Wait,
+    Watch,
+    WireServer,
+    chunk,
+    head,
+    stream,
+)
+from langchain_thinnest import (
+    ThinnestConnectionError,
+    ThinnestError,
+    ThinnestInterruptedError,
+    ThinnestRequestError,
+)
+from unit_tests.contract import EVENTS, TEXT, as_sse
+
+OTHER = stream(as_sse({"type": "text", "content": "another's"}, {"type": "done"}))
+
+
+@pytest.mark.parametrize(
+    "extra", [b"\r\n", b"x", b"".join(OTHER)], ids=["crlf", "x", "answer"]
+)  # type: ignore[arg-type]
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_what_follows_an_answer_reaches_no_other_call(
+    wired: Make, wire: WireServer, way: Any, extra: bytes, pause: float
+) -> None:
+    if pause:
+        wire.answer([*WHOLE, Wait(pause), extra])
+    else:
+        wire.answer([b"".join(WHOLE) + extra])  # type: ignore[arg-type]
+    model = wired()
+    for _ in range(3):
+        assert way(model, "hi").text == TEXT
+        threading.Event().wait(2 * pause)
+
+
+def test_cookies_do_not_travel_between_keys(wired: Make, wire: WireServer, way: Any) -> None:
+    wire.answer(stream(as_sse(*EVENTS), headers={"Set-Cookie": "a=gr\u00fc\u00df; Path=/"}))
+    for key in ("ak_1", "ak_2", "ak_2"):
+        assert way(wired(api_key=key), "hi").text == TEXT
+    assert not any("cookie" in request.headers for request in wire.requests)
+
+
+def test_heartbeats_do_not_hide_a_stall(wired: Make, wire: WireServer, any_way: Any) -> None:
+    wire.answer([*BEGIN, Repeat(chunk(b": ping\n"), 0.05)])
+    with pytest.raises(ThinnestInterruptedError, match="`stall_timeout`") as caught:
+        any_way(wired(stall_timeout=0.3), "hi")
+    assert caught.value.partial.text == EVENTS[0]["content"]
+
+
+def test_silence_is_a_stall_too(wired: Make, wire: WireServer, any_way: Any) -> None:
+    wire.answer([*BEGIN, Wait(5.0)])
+    with pytest.raises(ThinnestInterruptedError, match="`stall_timeout`"):
+        any_way(wired(stall_timeout=0.3), "hi")
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks://127.0.0.1:1", "gopher://x", "socks5://127.0.0.1:1"]
+)
+def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
+    wired: Make, wire: WireServer, way: Any, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ThinnestRequestError, match="ALL_PROXY"):
+        way(wired(base_url="https://thinnest.invalid"), "hi")
+    wire.answer(WHOLE)
+    assert way(wired(), "hi").text == TEXT  # loopback has no proxy
+
+
+@pytest.mark.parametrize("status", [403, 407])
+def test_a_proxy_that_refuses_is_final(
+    wired: Make, wire: WireServer, way: Any, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire.answer([head(status, {"Content-Length": "0"})])
+    monkeypatch.setenv("HTTPS_PROXY", wire.base_url)
+    with pytest.raises(ThinnestConnectionError, match=f"{status}.*was not sent") as caught:
+        way(wired(base_url="https://thinnest.invalid"), "hi")
+    assert not caught.value.is_retryable
+    assert len(wire.requests) == 1
+
+
+def test_an_empty_file_of_authorities_is_named(
+    wired: Make, way: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "empty.pem"))
+    with pytest.raises(ThinnestConnectionError, match=r"SSL_CERT_FILE.*was not sent"):
+        way(wired(base_url="https://127.0.0.1:1"), "hi")
+
+
+def test_the_clear_text_guard_cannot_be_walked_around(wired: Make, way: Any) -> None:
+    model = wired()
+    model.base_url = "http://example.invalid"
+    for one in (model, wired().model_copy(update={"base_url": "http://example.invalid"})):
+        with pytest.raises(ThinnestRequestError, match="in the clear"):
+            way(one, "hi")
+
+
+def test_a_hook_that_raises_has_sent_nothing(wired: Make, wire: WireServer) -> None:
+    def hook(request: httpx.Request) -> None:
+        raise httpx.ReadTimeout("no token")
+
+    with (
+        httpx.Client(event_hooks={"request": [hook]}) as client,
+        pytest.raises(ThinnestError, match="was not sent"),
+    ):
+        wired(http_client=client).invoke("hi")
+    assert not wire.requests
+
+
+# --- cancelled ---
+
+
+class Runs(AsyncCallbackHandler):
+    def __init__(self) -> None:
+        self.begun = 0
+        self.ended = 0
+
+    async def on_tool_start(self, *args: Any, **kwargs: Any) -> None:
+        self.begun += 1
+
+    async def on_tool_error(self, *args: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(0.01)
+        self.ended += 1
+
+
+async def _ainvoke(model: Any, config: Any) -> None:
+    await model.ainvoke("hi", config)
+
+
+async def _astream(model: Any, config: Any) -> None:
+    async for _ in model.astream("hi", config):
+        pass
+
+
+async def _events_v2(model: Any, config: Any) -> None:
+    async for _ in model.astream_events("hi", config, version="v2"):
+        pass
+
+
+async def _cancel(call: Any, times: int) -> None:
+    task = asyncio.ensure_future(call)
+    await asyncio.sleep(0.2)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def _scope(call: Any) -> None:
+    with anyio.move_on_after(0.2):
+        await call
+
+
+async def _group(call: Any) -> None:
+    async def run() -> None:
+        await call
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await anyio.sleep(0.2)
+        group.cancel_scope.cancel()
+
+
+async def _wait_for(call: Any) -> None:
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(call, 0.2)
+
+
+CANCELS: dict[str, Any] = {
+    "once": lambda call: _cancel(call, 1),
+    "twice": lambda call: _cancel(call, 2),
+    "thrice": lambda call: _cancel(call, 3),
+    "scope": _scope,
+    "group": _group,
+    "wait_for": _wait_for,
+}
+CALLS = [
+    {"type": "tool_call", "name": "a", "args": {}},
+    {"type": "tool_call", "name": "b", "args": {}},
+]
+IN_BODY = [head(200, {**HEADERS, "Transfer-Encoding": "chunked"}), chunk(as_sse(*CALLS))]
+
+
+@pytest.mark.parametrize("is_given", [False, True], ids=["own", "given"])
+@pytest.mark.parametrize("moment", ["head", "body"])
+@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
+@pytest.mark.parametrize("call", [_ainvoke, _astream, _events_v2])
+async def test_a_call_that_is_cancelled_leaves_nothing(
+    wired: Make, wire: WireServer, call: Any, cancel: Any, moment: str, is_given: bool
+) -> None:
+    closed = threading.Event()
+    wire.answer([*(IN_BODY if moment == "body" else []), Watch(closed)])
+    runs = Runs()
+    async with httpx.AsyncClient() as client:
+        model = wired(**({"http_async_client": client} if is_given else {}))
+        await cancel(call(model, {"callbacks": [runs]}))
+        assert await asyncio.to_thread(closed.wait, 1.0)
+    await asyncio.sleep(0.05)
+    assert runs.begun == runs.ended == (2 if moment == "body" else 0)
+
+
+def test_a_loop_that_is_closed_barely_leaves_no_socket(wired: Make, wire: WireServer) -> None:
+    wire.answer(WHOLE)
+    model = wired()
+
+    def sockets() -> int:
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def ask() -> None:
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(model.ainvoke("hi")).text == TEXT
+        loop.close()
+
+    ask()
+    before = sockets()
+    for _ in range(10):
+        ask()
+    assert sockets() <= before

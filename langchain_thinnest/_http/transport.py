@@ -1,0 +1,411 @@
+"""The process's own httpx clients, and the transport below them: a pool of connections.
+
+Each connection is an httpx transport with room for one, and carries one request at a time.
+What httpx's own pool does not do is done here: a connection goes to the next caller only if
+the last answer was read to its end and not a byte follows it, and in every other case it is
+closed, whole. So there is nothing to keep account of that could be lost.
+
+Calls to the same base URL share their connections, so that a model made anew for each call
+(`configurable_fields` makes one) costs none. Async connections belong to an event loop, and
+the loop owns them: see `_OfLoop`.
+This module knows nothing of what requests and answers mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import Context
+from http.cookiejar import CookieJar
+from typing import Any, Generic, TypeVar
+
+import httpx
+from typing_extensions import override
+
+from langchain_thinnest._http import http11
+from langchain_thinnest._http.closing import finish
+from langchain_thinnest._http.environment import proxy_for, tls_context
+from langchain_thinnest._http.progress import Progress
+
+END = "langchain_thinnest.end"  # that of a response: `alive` until its connection is closed
+PROGRESS = "langchain_thinnest.progress"  # the extension of a request that holds its progress
+_IDLE_SECONDS = 4.0  # servers close an idle connection after 5 s, often in this very moment
+_MOST_IDLE = 20  # twice what the vendor allows at once on the paid plan
+_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
+
+T = TypeVar("T", bound=httpx.BaseTransport | httpx.AsyncBaseTransport)
+
+
+class Connection(Generic[T]):
+    """A transport with room for one connection.
+
+    Attributes:
+        transport: The transport.
+        networks: httpcore's streams of what was opened for it, where it told of them.
+        idle_since: When it came back, clean.
+    """
+
+    __slots__ = ("__weakref__", "_process", "idle_since", "networks", "state", "transport")
+
+    def __init__(self, transport: T) -> None:
+        """Take a new transport."""
+        self.transport = transport
+        self.networks: list[Any] = []
+        self.state: Any = None
+        self.idle_since = 0.0
+        self._process = os.getpid()
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether this process was forked from the one that opened it."""
+        return self._process != os.getpid()
+
+    def is_reusable(self) -> bool:
+        """Whether an idle connection is still as it was left."""
+        is_fresh = time.monotonic() - self.idle_since < _IDLE_SECONDS
+        return is_fresh and http11.is_quiet(self.state)
+
+    def close(self: Connection[httpx.BaseTransport]) -> None:
+        """Close it, whatever it is doing; in a forked child only the child's copy."""
+        try:
+            # A thread that the child does not have may hold the transport's lock.
+            if self._process == os.getpid():
+                self.transport.close()
+        finally:
+            for network in self.networks:
+                with contextlib.suppress(OSError):
+                    network.close()
+
+    async def aclose(self: Connection[httpx.AsyncBaseTransport]) -> None:
+        """Close it, whatever it is doing: connecting too."""
+        try:
+            await self.transport.aclose()
+        finally:
+            for network in self.networks:
+                with contextlib.suppress(OSError):
+                    await network.aclose()
+
+    def sever(self) -> None:
+        """Close the sockets of an async connection whose loop is closed."""
+        if self._process != os.getpid():
+            return
+        for network in self.networks:
+            _sever(network)
+
+
+def _sever(network: Any) -> None:
+    """Have asyncio's transport close its socket now, since its loop calls nothing any more."""
+    inner = network
+    while inner is not None and not hasattr(inner, "_transport"):
+        inner = getattr(inner, "_stream", None) or getattr(inner, "transport_stream", None)
+    transport = getattr(inner, "_transport", None)
+    if transport is None or getattr(transport, "_sock", None) is None:
+        return
+    with contextlib.suppress(RuntimeError, AttributeError):  # a waiter's loop is closed
+        transport._call_connection_lost(None)  # noqa: SLF001
+
+
+class _Idle(Generic[T]):
+    """The connections that nobody uses, the last one used first.
+
+    There is no lock, which a fork or the garbage collector could find held: a deque's steps
+    are atomic.
+    """
+
+    def __init__(self) -> None:
+        self._connections: deque[Connection[T]] = deque()
+
+    def take(self) -> tuple[Connection[T] | None, list[Connection[T]]]:
+        """Take one, if there is one, and those to close instead."""
+        spent: list[Connection[T]] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self._connections.pop()
+                if connection.is_reusable():
+                    return connection, spent
+                spent.append(connection)
+        return None, spent
+
+    def put(self, connection: Connection[T]) -> list[Connection[T]]:
+        """Put one back, and return those to close."""
+        connection.idle_since = time.monotonic()
+        self._connections.append(connection)
+        spent = []
+        with contextlib.suppress(IndexError):
+            while len(self._connections) > _MOST_IDLE or (
+                connection.idle_since - self._connections[0].idle_since > _IDLE_SECONDS
+            ):
+                spent.append(self._connections.popleft())
+        return spent
+
+    def all(self) -> list[Connection[T]]:
+        """Take all."""
+        connections = []
+        with contextlib.suppress(IndexError):
+            while True:
+                connections.append(self._connections.pop())
+        return connections
+
+
+class Pool(httpx.BaseTransport):
+    """A transport that has a connection of its own for each request under way."""
+
+    def __init__(self, make: Callable[[], httpx.BaseTransport]) -> None:
+        """Make an empty pool.
+
+        Args:
+            make: Makes a transport with room for one connection; of any kind, but those
+                whose connections `http11` cannot read are used once.
+        """
+        self._make = make
+        self._idle: _Idle[httpx.BaseTransport] = _Idle()
+        # The registry of finalizers keeps what is idle, and closes it at the interpreter's
+        # end, while there are modules to do it with.
+        weakref.finalize(self, _close_all, self._idle)
+
+    @override
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        connection, spent = self._idle.take()
+        for other in spent:
+            other.close()
+        if connection is None:
+            connection = Connection(self._make())
+            _watch(connection, request)
+        try:
+            response = connection.transport.handle_request(request)
+        except BaseException:
+            connection.close()
+            raise
+        body = _Body(response.stream, connection, self._idle)
+        response.stream = body
+        response.extensions[END] = body.end
+        return response
+
+    @override
+    def close(self) -> None:
+        _close_all(self._idle)
+
+
+def _watch(connection: Connection[Any], request: httpx.Request) -> None:
+    """Have a new connection know the sockets that are opened for it."""
+    progress: Progress | None = request.extensions.get(PROGRESS)
+    if progress is not None:
+        progress.networks = connection.networks
+
+
+def _close_all(idle: _Idle[httpx.BaseTransport]) -> None:
+    for connection in idle.all():
+        connection.close()
+
+
+class _Body(httpx.SyncByteStream):
+    """A response's body; closing it gives the connection back, or closes that too."""
+
+    def __init__(
+        self,
+        stream: Any,
+        connection: Connection[httpx.BaseTransport],
+        idle: _Idle[httpx.BaseTransport],
+    ) -> None:
+        self._stream = stream
+        self._idle = idle
+        # A garbage cycle may finalise a socket before the generator that reads from it. So
+        # the registry of finalizers holds the connection, and closes it once the body is
+        # gone, at the latest at the interpreter's end.
+        self.end = weakref.finalize(self, _cut, stream, connection)
+        self._connection = connection
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stream)
+
+    @override
+    def close(self) -> None:
+        if self.end.detach() is None:
+            return
+        connection, spent = self._connection, [self._connection]
+        try:
+            connection.state = http11.connection_of(self._stream)
+            if http11.is_clean(connection.state):
+                self._stream.close()
+                spent = self._idle.put(connection)
+        finally:
+            for other in spent:
+                other.close()
+
+
+class AsyncPool(httpx.AsyncBaseTransport):
+    """The async twin of `Pool`, for one event loop."""
+
+    def __init__(self, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        """Make an empty pool; see `Pool`."""
+        self._make = make
+        self.idle: _Idle[httpx.AsyncBaseTransport] = _Idle()
+        self.lent: set[Connection[httpx.AsyncBaseTransport]] = set()
+
+    @override
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        connection, spent = self.idle.take()
+        if connection is None:
+            connection = Connection(self._make())
+            _watch(connection, request)
+        self.lent.add(connection)
+        try:
+            if spent:
+                await self.close_all(spent)
+            response = await connection.transport.handle_async_request(request)
+        except BaseException:
+            await self.close_all([connection])
+            raise
+        response.stream = _AsyncBody(response.stream, connection, self)
+        return response
+
+    async def close_all(self, connections: list[Connection[httpx.AsyncBaseTransport]]) -> None:
+        """Close connections, whoever cancels the caller meanwhile."""
+
+        async def close() -> None:
+            for connection in list(connections):
+                await connection.aclose()
+                self.lent.discard(connection)
+
+        await finish(close)
+
+    @override
+    async def aclose(self) -> None:
+        await self.close_all(self.idle.all())
+
+    def sever(self) -> None:
+        """Close all sockets: the loop is closed."""
+        for connection in [*self.idle.all(), *self.lent]:
+            connection.sever()
+
+
+class _AsyncBody(httpx.AsyncByteStream):
+    """The async twin of `_Body`."""
+
+    def __init__(
+        self, stream: Any, connection: Connection[httpx.AsyncBaseTransport], pool: AsyncPool
+    ) -> None:
+        self._stream = stream
+        self._connection: Connection[httpx.AsyncBaseTransport] | None = connection
+        self._pool = pool
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        iterator: AsyncIterator[bytes] = aiter(self._stream)
+        return iterator
+
+    @override
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        connection.state = http11.connection_of(self._stream)
+        if not http11.is_clean(connection.state):
+            await self._pool.close_all([connection])
+            return
+        try:
+            await self._stream.aclose()
+        except BaseException:
+            await self._pool.close_all([connection])
+            raise
+        self._pool.lent.discard(connection)
+        if spent := self._pool.idle.put(connection):
+            await self._pool.close_all(spent)
+
+
+def _cut(stream: Any, connection: Connection[httpx.BaseTransport]) -> None:
+    """Close a connection whose body nobody reads any more."""
+    try:
+        if not connection.is_of_parent:
+            stream.close()  # so that httpcore's generators have nothing left to close
+    finally:
+        connection.close()
+
+
+class _NoCookies(CookieJar):
+    """Keeps nothing: a client serves many keys, and a cookie would travel between them."""
+
+    @override
+    def extract_cookies(self, *_: Any) -> None:
+        pass
+
+
+def _transport_options(url: httpx.URL) -> dict[str, Any]:
+    return {"verify": tls_context(url), "proxy": proxy_for(url), "limits": _LIMITS}
+
+
+class _Clients:
+    """The process's own clients for sync calls."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._by_url: dict[str, httpx.Client] = {}
+
+    def get(self, base_url: str) -> httpx.Client:
+        """The client for a base URL."""
+        if self._process != os.getpid():  # after a fork they are the parent's
+            self.__init__()  # type: ignore[misc]
+        client = self._by_url.get(base_url)
+        if client is None:
+            url = httpx.URL(base_url)
+            pool = Pool(lambda: httpx.HTTPTransport(**_transport_options(url)))
+            client = httpx.Client(transport=pool, cookies=_NoCookies())
+            client = self._by_url.setdefault(base_url, client)
+        return client
+
+
+class _OfLoop:
+    """What the calls of one event loop share, owned by that loop and by nothing else.
+
+    The loop holds it by a timer that never fires, and drops it when it is closed, however
+    that comes about: `asyncio.run`, or a bare `close()` that runs no generators' ends.
+    """
+
+    def __init__(self) -> None:
+        self._by_url: dict[str, tuple[httpx.AsyncClient, AsyncPool]] = {}
+
+    def get(self, base_url: str) -> httpx.AsyncClient:
+        held = self._by_url.get(base_url)
+        if held is None:
+            url = httpx.URL(base_url)
+            pool = AsyncPool(lambda: httpx.AsyncHTTPTransport(**_transport_options(url)))
+            held = httpx.AsyncClient(transport=pool, cookies=_NoCookies()), pool
+            self._by_url[base_url] = held
+        return held[0]
+
+    def keep(self) -> None:
+        """What the timer would call."""
+
+    def __del__(self) -> None:
+        for _, pool in self._by_url.values():
+            pool.sever()
+
+
+class _AsyncClients:
+    """The same for async calls."""
+
+    def __init__(self) -> None:
+        self._of_loops: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, weakref.ref[_OfLoop]
+        ] = weakref.WeakKeyDictionary()
+
+    def get(self, base_url: str) -> httpx.AsyncClient:
+        """The running loop's client for a base URL."""
+        loop = asyncio.get_running_loop()
+        known = self._of_loops.get(loop)
+        own = known() if known is not None else None
+        if own is None:
+            own = _OfLoop()
+            self._of_loops[loop] = weakref.ref(own)
+            # A context of its own: that of the caller would be kept as long.
+            loop.call_later(_NEVER, own.keep, context=Context())
+        return own.get(base_url)
+
+
+_NEVER = 3600.0 * 24 * 365 * 30  # seconds
+CLIENTS = _Clients()
+ASYNC_CLIENTS = _AsyncClients()
