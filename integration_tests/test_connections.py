@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,21 @@ def test_what_follows_an_answer_reaches_no_other_call(
     for _ in range(3):
         assert way(model, "hi").text == TEXT
         threading.Event().wait(2 * pause)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["own", "given"])
+def test_a_zipped_answer_gives_its_connection_back_once(
+    wired: Make, wire: WireServer, given: bool
+) -> None:
+    """Its end is known to httpx alone: nobody reads on a connection that others have."""
+    body = gzip.compress(as_sse(*EVENTS).rstrip())  # the last line ends with the body
+    fields = {"Content-Encoding": "gzip", "Content-Length": str(len(body))}
+    wire.answer([head(200, {**HEADERS, **fields}) + body])
+    with httpx.Client() if given else contextlib.nullcontext() as client:
+        model = wired(http_client=client, timeout=2.0)
+        with ThreadPoolExecutor(8) as pool:
+            texts = list(pool.map(lambda _: model.invoke("hi").text, range(100)))
+    assert texts == [TEXT] * 100
 
 
 def test_cookies_do_not_travel_between_keys(wired: Make, wire: WireServer, way: Any) -> None:

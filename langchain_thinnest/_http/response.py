@@ -14,6 +14,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 from typing_extensions import Self
@@ -127,8 +128,7 @@ class Response:
     def excerpt(self) -> bytes:
         """Read what there is of a refusal's body, up to a limit, and close it."""
         try:
-            connection = http11.connection_of(self._response.stream)
-            if connection is not None:
+            if (connection := self._unread()) is not None:
                 raw = http11.read_on(connection, _EXCERPT_SECONDS, _ERROR_BODY_BYTES)
                 return _decoded(self._response, raw)
             excerpt = b""
@@ -153,8 +153,7 @@ class Response:
                     break
 
         try:
-            connection = http11.connection_of(self._response.stream)
-            if connection is not None:
+            if (connection := self._unread()) is not None:
                 raw = await http11.aread_on(connection, _EXCERPT_SECONDS, _ERROR_BODY_BYTES)
                 return _decoded(self._response, raw)
             with contextlib.suppress(asyncio.TimeoutError):  # what came is enough
@@ -168,15 +167,19 @@ class Response:
 
         What speaks HTTP/2 carries other streams too, and does not need the end of one.
         """
-        connection = http11.connection_of(self._response.stream)
-        if connection is not None:
+        if (connection := self._unread()) is not None:
             http11.read_on(connection, _DRAIN_SECONDS)
 
     async def adrain(self) -> None:
         """The async twin of `drain`."""
-        connection = http11.connection_of(self._response.stream)
-        if connection is not None:
+        if (connection := self._unread()) is not None:
             await http11.aread_on(connection, _DRAIN_SECONDS)
+
+    def _unread(self) -> Any:
+        """The connection, while it is this body's: httpx closes one that it read to its end."""
+        if self._response.is_closed:
+            return None
+        return http11.connection_of(self._response.stream)
 
     def __enter__(self) -> Self:
         return self
@@ -207,7 +210,7 @@ class Response:
         """Keep a connection with unread bytes from the next call of the caller's client."""
         if self._is_own:
             return
-        connection = http11.connection_of(self._response.stream)
+        connection = self._unread()
         if connection is not None and not http11.is_clean(connection):
             connection.close()
 
@@ -242,7 +245,7 @@ class Response:
             await finish(self._aclose_given)
 
     async def _aclose_given(self) -> None:
-        connection = http11.connection_of(self._response.stream)
+        connection = self._unread()
         if connection is not None and not http11.is_clean(connection):
             # First, since a read that was cancelled twice has left httpx's stream closed by
             # its own account, and its connection open.
