@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import RequestReceived, StreamEnded
 
-from langchain_thinnest import ChatThinnest
+from langchain_thinnest import ChatThinnest, ThinnestConnectionError, ThinnestInterruptedError
 from unit_tests.contract import EVENTS, TEXT, as_sse
+
+Failure = Callable[[H2Connection, int], None]
+
+
+def reset(code: ErrorCodes, *, after: bytes = b"") -> Failure:
+    """The server resets the stream, perhaps after a part of the answer."""
+
+    def fail(state: H2Connection, stream: int) -> None:
+        if after:
+            headers = [(":status", "200"), ("content-type", "text/event-stream")]
+            state.send_headers(stream, headers)
+            state.send_data(stream, after)
+        state.reset_stream(stream, code)
+
+    return fail
+
+
+def goes_away(last: Callable[[int], int], code: ErrorCodes = ErrorCodes.NO_ERROR) -> Failure:
+    """The server names the last stream that it may have processed, and leaves."""
+
+    def fail(state: H2Connection, stream: int) -> None:
+        state.close_connection(code, last_stream_id=last(stream))
+
+    return fail
 
 
 class Http2Server:
@@ -28,6 +54,8 @@ class Http2Server:
         self.go_on = threading.Event()
         self.ends_bodies = True
         self.connections = 0
+        self.requests = 0
+        self.failures: list[Failure] = []  # for the next requests, instead of an answer
 
     def serve(self) -> None:
         with contextlib.suppress(OSError):
@@ -66,11 +94,17 @@ class Http2Server:
                 if not data:
                     return
                 for event in state.receive_data(data):
-                    if isinstance(event, RequestReceived):
+                    if isinstance(event, StreamEnded) and self.failures:
+                        self.requests += 1
+                        self.failures.pop(0)(state, event.stream_id)
+                    elif self.failures:
+                        continue
+                    elif isinstance(event, RequestReceived):
                         headers = [(":status", "200"), ("content-type", "text/event-stream")]
                         state.send_headers(event.stream_id, headers)
                         state.send_data(event.stream_id, as_sse(EVENTS[0]))
                     elif isinstance(event, StreamEnded):
+                        self.requests += 1
                         threading.Thread(
                             target=answer, args=(event.stream_id,), daemon=True
                         ).start()
@@ -138,3 +172,65 @@ async def test_the_same_in_a_loop(server: Http2Server) -> None:
             assert (await model.ainvoke("hi")).text == TEXT
         assert time.monotonic() - begin < 2
     assert server.connections == 1
+
+
+def ask(server: Http2Server, *, is_async: bool) -> str:
+    """Ask once over HTTP/2, with two tries, the second at once."""
+    fields = {"agent_id": "ag_1", "api_key": "ak_1", "base_url": server.base_url}
+    tries = {"max_retries": 1, "max_retry_wait": 0.0}
+    if is_async:
+
+        async def run() -> str:
+            async with httpx.AsyncClient(http1=False, http2=True) as client:
+                model = ChatThinnest(**fields, **tries, http_async_client=client)
+                return (await model.ainvoke("hi")).text
+
+        return asyncio.run(run())
+    with httpx.Client(http1=False, http2=True) as client:
+        return ChatThinnest(**fields, **tries, http_client=client).invoke("hi").text
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("failure", [reset(ErrorCodes.REFUSED_STREAM), goes_away(lambda _: 0)])
+def test_what_the_server_says_it_did_not_process_is_sent_again(
+    server: Http2Server, failure: Failure, is_async: bool
+) -> None:
+    server.failures = [failure]
+    server.go_on.set()
+    assert ask(server, is_async=is_async) == TEXT
+    assert server.requests == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        reset(ErrorCodes.INTERNAL_ERROR),
+        reset(ErrorCodes.CANCEL),
+        reset(ErrorCodes.ENHANCE_YOUR_CALM),
+        goes_away(lambda stream: stream),
+        goes_away(lambda stream: stream, ErrorCodes.INTERNAL_ERROR),
+    ],
+)
+def test_a_stream_that_the_server_may_have_processed_is_not_sent_again(
+    server: Http2Server, failure: Failure, is_async: bool
+) -> None:
+    server.failures = [failure]
+    server.go_on.set()
+    with pytest.raises(ThinnestConnectionError, match=r"was sent.*not sent again") as caught:
+        ask(server, is_async=is_async)
+    assert not caught.value.is_retryable
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_reset_in_the_body_leaves_a_partial_answer(
+    server: Http2Server, is_async: bool
+) -> None:
+    some = as_sse(EVENTS[0])
+    server.failures = [reset(ErrorCodes.REFUSED_STREAM, after=some)]
+    with pytest.raises(ThinnestInterruptedError) as caught:
+        ask(server, is_async=is_async)
+    assert caught.value.partial.text in ("", EVENTS[0]["content"])
+    assert not caught.value.is_retryable
+    assert server.requests == 1
