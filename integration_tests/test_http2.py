@@ -3,120 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import RequestReceived, StreamEnded
 
+from integration_tests.http2 import Failure, Http2Server, goes_away, reset
 from langchain_thinnest import ChatThinnest, ThinnestConnectionError, ThinnestInterruptedError
 from unit_tests.contract import EVENTS, TEXT, as_sse
-
-Failure = Callable[[H2Connection, int], None]
-
-
-def reset(code: ErrorCodes, *, after: bytes = b"") -> Failure:
-    """The server resets the stream, perhaps after a part of the answer."""
-
-    def fail(state: H2Connection, stream: int) -> None:
-        if after:
-            headers = [(":status", "200"), ("content-type", "text/event-stream")]
-            state.send_headers(stream, headers)
-            state.send_data(stream, after)
-        state.reset_stream(stream, code)
-
-    return fail
-
-
-def goes_away(last: Callable[[int], int], code: ErrorCodes = ErrorCodes.NO_ERROR) -> Failure:
-    """The server names the last stream that it may have processed, and leaves."""
-
-    def fail(state: H2Connection, stream: int) -> None:
-        state.close_connection(code, last_stream_id=last(stream))
-
-    return fail
-
-
-class Http2Server:
-    """Sends the first event of an answer at once, and the rest when it is told to."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._lock = threading.Lock()
-        self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.go_on = threading.Event()
-        self.ends_bodies = True
-        self.connections = 0
-        self.requests = 0
-        self.failures: list[Failure] = []  # for the next requests, instead of an answer
-
-    def serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._socket.accept()
-                self.connections += 1
-                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
-
-    def stop(self) -> None:
-        self.go_on.set()
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-    def _talk(self, connection: socket.socket) -> None:
-        state = H2Connection(H2Configuration(client_side=False))
-
-        def send() -> None:
-            connection.sendall(state.data_to_send())
-
-        def answer(stream: int) -> None:
-            self.go_on.wait()
-            with self._lock, contextlib.suppress(Exception):  # it may have gone away
-                rest = as_sse(*EVENTS[1:])
-                state.send_data(stream, rest, end_stream=self.ends_bodies)
-                send()
-
-        with self._lock, connection:
-            state.initiate_connection()
-            send()
-            while True:
-                self._lock.release()
-                try:
-                    data = connection.recv(65536)
-                finally:
-                    self._lock.acquire()
-                if not data:
-                    return
-                for event in state.receive_data(data):
-                    if isinstance(event, StreamEnded) and self.failures:
-                        self.requests += 1
-                        self.failures.pop(0)(state, event.stream_id)
-                    elif self.failures:
-                        continue
-                    elif isinstance(event, RequestReceived):
-                        headers = [(":status", "200"), ("content-type", "text/event-stream")]
-                        state.send_headers(event.stream_id, headers)
-                        state.send_data(event.stream_id, as_sse(EVENTS[0]))
-                    elif isinstance(event, StreamEnded):
-                        self.requests += 1
-                        threading.Thread(
-                            target=answer, args=(event.stream_id,), daemon=True
-                        ).start()
-                send()
 
 
 @pytest.fixture
 def server() -> Iterator[Http2Server]:
-    server = Http2Server()
-    threading.Thread(target=server.serve, daemon=True).start()
-    yield server
-    server.stop()
+    with Http2Server() as server:
+        yield server
 
 
 @pytest.fixture
@@ -198,7 +100,7 @@ def test_what_the_server_says_it_did_not_process_is_sent_again(
     server.failures = [failure]
     server.go_on.set()
     assert ask(server, is_async=is_async) == TEXT
-    assert server.requests == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -220,7 +122,7 @@ def test_a_stream_that_the_server_may_have_processed_is_not_sent_again(
     with pytest.raises(ThinnestConnectionError, match=r"was sent.*not sent again") as caught:
         ask(server, is_async=is_async)
     assert not caught.value.is_retryable
-    assert server.requests == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -233,4 +135,4 @@ def test_a_reset_in_the_body_leaves_a_partial_answer(
         ask(server, is_async=is_async)
     assert caught.value.partial.text in ("", EVENTS[0]["content"])
     assert not caught.value.is_retryable
-    assert server.requests == 1
+    assert len(server.requests) == 1
