@@ -50,14 +50,14 @@ class Connection(Generic[T]):
         idle_since: When it came back, clean.
     """
 
-    __slots__ = ("__weakref__", "_process", "idle_since", "networks", "state", "transport")
+    __slots__ = ("__weakref__", "_process", "_socket", "idle_since", "networks", "transport")
 
     def __init__(self, transport: T) -> None:
         """Take a new transport."""
         self.transport = transport
         self.networks: list[Any] = []
-        self.state: Any = None
         self.idle_since = 0.0
+        self._socket: http11.Socket | None = None
         self._process = os.getpid()
 
     @property
@@ -68,7 +68,16 @@ class Connection(Generic[T]):
     def is_reusable(self) -> bool:
         """Whether an idle connection is still as it was left."""
         is_fresh = time.monotonic() - self.idle_since < _IDLE_SECONDS
-        return is_fresh and http11.is_quiet(self.state)
+        return is_fresh and self._socket is not None and self._socket.is_quiet()
+
+    def is_clean(self, stream: object) -> bool:
+        """Whether a body was read to its end, and not a byte follows it."""
+        state = http11.connection_of(stream)
+        if not http11.is_over(state):
+            return False
+        if self._socket is None or not self._socket.is_below(state):
+            self._socket = http11.socket_of(state)
+        return self._socket is not None and self._socket.is_quiet()
 
     def close(self: Connection[httpx.BaseTransport]) -> None:
         """Close it, whatever it is doing; in a forked child only the child's copy."""
@@ -229,8 +238,7 @@ class _Body(httpx.SyncByteStream):
             return
         connection, spent = self._connection, [self._connection]
         try:
-            connection.state = http11.connection_of(self._stream)
-            if http11.is_clean(connection.state):
+            if connection.is_clean(self._stream):
                 self._stream.close()
                 spent = self._idle.put(connection)
         finally:
@@ -303,8 +311,7 @@ class _AsyncBody(httpx.AsyncByteStream):
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        connection.state = http11.connection_of(self._stream)
-        if not http11.is_clean(connection.state):
+        if not connection.is_clean(self._stream):
             await self._pool.close_all([connection])
             return
         try:
