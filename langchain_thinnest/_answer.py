@@ -47,6 +47,18 @@ from langchain_thinnest._turn import (
 PROVIDER = "thinnest"
 SERVER_TOOLS = "server_tools"
 POSITIONS = "tool_call_positions"
+# The keys of `response_metadata` that are ours; a server's go elsewhere.
+_OURS = frozenset(
+    {
+        "finish_reason",
+        "model_name",
+        "model_provider",
+        "output_version",
+        "rate_limit",
+        "server_session_id",
+        "session_id",
+    }
+)
 # LangChain reads each part of a call's arguments by itself; of a long one, that takes long.
 _LONG_PART = 2000
 
@@ -196,6 +208,10 @@ class Answer:
             metadata["server_session_id"] = turn.server_session_id
         if self.rate_limit:
             metadata["rate_limit"] = self.rate_limit
+        for key, value in turn.rest.items():
+            while key in _OURS or key in metadata:
+                key = f"server_{key}"  # noqa: PLW2901
+            metadata[key] = value
         return metadata
 
 
