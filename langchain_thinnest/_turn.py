@@ -217,6 +217,8 @@ class Turn:
     def _end(self, reason: ThinnestStreamError) -> Iterator[Piece]:
         if self._json is not None:
             payloads = self._json.finish(reason)
+            # Known at once, also where a stop sequence cuts the text before `done`.
+            self.server_session_id = payloads[-1].get("session_id")
         else:
             last = self._decoder.flush()
             payloads = [] if last is None else [last]

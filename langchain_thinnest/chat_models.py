@@ -162,14 +162,13 @@ class ChatThinnest(ThinnestBinding):
     @property
     @override
     def _identifying_params(self) -> dict[str, Any]:
-        params = {
+        return {
             "model_name": self.agent_id,
             "base_url": self.base_url,
+            "endpoint": self.endpoint,
             "stop": self.stop,
             "request_metadata": self.request_metadata,
         }
-        # Left out as long as it is the default: caches of older releases stay valid.
-        return params if self.endpoint == STREAM else {**params, "endpoint": self.endpoint}
 
     @override
     def _resolve_model_profile(self) -> ModelProfile:

@@ -54,6 +54,7 @@ class ThinnestEmulator:
         max_connections: int | None = None,
         send_retry_after: bool = True,
         blank_lines: bool = True,
+        siblings_stream: bool = True,
     ) -> None:
         """Make an emulator; it serves once it is entered.
 
@@ -61,7 +62,8 @@ class ThinnestEmulator:
         open `/v1/agents/{agent_id}/chat` of that agent alone. Port 0 is a free one. Limits
         are of a key: requests in a window, and streams open at once; `None` is no limit, and
         `send_retry_after` is for refusals by the window's. Without `agents` it has the demo
-        agent, as `ag_demo`. The vendor's page shows no `blank_lines` between events.
+        agent, as `ag_demo`. The vendor's page shows no `blank_lines` between events. Without
+        `siblings_stream` the other endpoints answer in JSON, whatever is asked.
         """
         self.agents = dict({DEMO_AGENT_ID: demo_agent} if agents is None else agents)
         for agent_id in self.agents:
@@ -73,6 +75,7 @@ class ThinnestEmulator:
         self.api_key = next(iter(self._keys))
         self._limits = Limits(requests_per_window, window_seconds, max_connections)
         self._send_retry_after = send_retry_after
+        self._siblings_stream = siblings_stream
         self._end = "\n\n" if blank_lines else "\n"
         self._faults: deque[Fault] = deque()
         self._sessions: dict[tuple[str, str], Session] = {}
@@ -181,7 +184,7 @@ class ThinnestEmulator:
             sibling = asked.setdefault("session_id", f"sess_{uuid4().hex}")
         events = self._events(asked)
         events = fault.spoil(events) if fault else events
-        if sibling and not asked.get("stream"):
+        if sibling and not (asked.get("stream") and self._siblings_stream):
             kind, written = "application/json", endpoints.as_json(events, sibling)
         else:
             kind, written = (
