@@ -177,12 +177,12 @@ class Response:
 
         What speaks HTTP/2 carries other streams too, and does not need the end of one.
         """
-        if (connection := self._unread()) is not None:
+        if not self._has_ended and (connection := self._unread()) is not None:
             http11.read_on(connection, _DRAIN_SECONDS)
 
     async def adrain(self) -> None:
         """The async twin of `drain`."""
-        if (connection := self._unread()) is not None:
+        if not self._has_ended and (connection := self._unread()) is not None:
             await http11.aread_on(connection, _DRAIN_SECONDS)
 
     def _unread(self) -> Any:
