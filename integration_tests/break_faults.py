@@ -87,8 +87,8 @@ ON_JSON = [
     Break(
         "whole JSON counts only at a good end",
         AS_JSON,
-        "        if not isinstance(value, dict):\n",
-        "        if True:\n",
+        '        if problem and (isinstance(reason, ThinnestInterruptedError) or "EOF" in',
+        '        if True or (isinstance(reason, ThinnestInterruptedError) or "EOF" in',
         ["JSON, whole, then a reset", "JSON, whole, then a stall"],
     ),
     Break(
@@ -159,7 +159,7 @@ ON_JSON = [
         AS_JSON,
         "if not texts and not has_failed:",
         "if False:",
-        names("JSON that is an empty", "JSON that is an object", "JSON that is an answer"),
+        names("JSON that is an empty", "JSON that is an object w", "JSON that is an answer"),
     ),
     Break(
         "a failure has another type",

@@ -24,8 +24,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from pydantic_core import from_json
-
 from langchain_thinnest._sse import Payload, read_json
 from langchain_thinnest.errors import (
     ThinnestInterruptedError,
@@ -85,13 +83,10 @@ class JSONAnswer:
             ThinnestProtocolError: If it was cut, or is no object with an answer.
         """
         body = b"".join(self._parts).removeprefix(_BOM)
-        try:
-            value = read_json(body)
-        except ValueError:
-            value = None
+        value, problem = _parsed(body)
+        if problem and (isinstance(reason, ThinnestInterruptedError) or "EOF" in problem):
+            raise reason
         if not isinstance(value, dict):
-            if isinstance(reason, ThinnestInterruptedError) or _is_cut(body):
-                raise reason
             raise _unreadable("is not a JSON object", body)
         said = _unwrapped(value)
         payloads = _payloads_of(said)
@@ -101,13 +96,12 @@ class JSONAnswer:
         return payloads
 
 
-def _is_cut(body: bytes) -> bool:
-    """Whether these bytes can be the beginning of JSON, and no more."""
+def _parsed(body: bytes) -> tuple[Any, str]:
+    """What stands in a body, and the parser's complaint if it is no JSON."""
     try:
-        from_json(body, allow_partial="trailing-strings")
-    except ValueError:
-        return not body.strip()
-    return True
+        return read_json(body), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _unreadable(problem: str, body: bytes) -> ThinnestProtocolError:
