@@ -166,8 +166,11 @@ ON_JSON = [
         AS_JSON,
         '{"type": "error",',
         '{"type": "oops",',
-        names("JSON with success", "JSON with an error and", "JSON with an error in")
-        + ["JSON with a detail and no answer", "JSON with an error beside an empty wrapper"],
+        [
+            *names("JSON with success", "JSON with an error and", "JSON with an error in"),
+            "JSON with a detail and no answer",
+            "JSON with an error beside an empty wrapper",
+        ],
     ),
     Break(
         "success does not matter",

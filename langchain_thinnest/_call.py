@@ -138,7 +138,7 @@ def _begin(call: Call, response: Response) -> None:
     """Note what is known once the answer has begun."""
     call.answer.rate_limit = response.rate_limit
     if response.is_json:
-        call.answer.turn.expect_json()
+        call.answer.turn.expect_json(call.endpoint.without_key)
     if call.session:
         SPOKEN.add(*call.session)
 

@@ -21,6 +21,7 @@ This module knows nothing of HTTP, and not what a sequence of events means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -41,16 +42,20 @@ class JSONAnswer:
     """Feed it bytes as they come; at the body's end it gives the payloads.
 
     Attributes:
-        rest: What the object holds beside the answer, once it was read.
+        rest: What a whole object holds beside the answer, once it was read.
+        unanswered: The ids of calls whose result it does not tell.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, without_key: Callable[[str], str]) -> None:
         """Begin an answer.
 
         Args:
             max_bytes: The most bytes that it may have.
+            without_key: Takes the API key from a text, in which the server may tell it back.
         """
         self.rest: dict[str, Any] = {}
+        self.unanswered: set[str] = set()
+        self._without_key = without_key
         self._max = max_bytes
         self._size = 0
         self._parts: list[bytes] = []
@@ -92,8 +97,22 @@ class JSONAnswer:
         payloads = _payloads_of(said)
         if not payloads:
             raise _unreadable("has no answer in it", body)
-        self.rest = {key: value for key, value in said.items() if value is not None}
+        results = {p["id"] for p in payloads if p["type"] == "tool_result"}
+        self.unanswered = {p["id"] for p in payloads if p["type"] == "tool_call"} - results
+        if payloads[-1]["type"] == "done":
+            told = {key: value for key, value in said.items() if value is not None}
+            self.rest = self._cleaned(told)
         return payloads
+
+    def _cleaned(self, value: Any) -> Any:
+        """A value without the API key: metadata goes into traces."""
+        if isinstance(value, str):
+            return self._without_key(value)
+        if isinstance(value, list):
+            return [self._cleaned(item) for item in value]
+        if isinstance(value, dict):
+            return {self._without_key(k): self._cleaned(v) for k, v in value.items()}
+        return value
 
 
 def _parsed(body: bytes) -> tuple[Any, str]:

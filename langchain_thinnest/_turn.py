@@ -17,7 +17,7 @@ This module knows nothing of HTTP, of clocks, or of LangChain's callbacks and me
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -46,13 +46,17 @@ from langchain_thinnest.events import (
 
 @dataclass(frozen=True, slots=True)
 class ServerToolCall:
-    """A call that the agent made on the server, at `offset` characters of the text."""
+    """A call that the agent made on the server, at `offset` characters of the text.
+
+    `unanswered` is true where it is known already that no result will come.
+    """
 
     id: str
     name: str
     args: dict[str, Any]
     offset: int
     server_id: str | None = None
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +162,13 @@ class Turn:
         """What an answer in JSON holds that is no part of a stream."""
         return self._json.rest if self._json is not None else {}
 
-    def expect_json(self) -> None:
-        """Take the bytes for one JSON object, which is the whole answer."""
-        self._json = JSONAnswer(self._max_event_bytes)
+    def expect_json(self, without_key: Callable[[str], str] = str) -> None:
+        """Take the bytes for one JSON object, which is the whole answer.
+
+        Args:
+            without_key: Takes the API key from a text, in which the server may tell it back.
+        """
+        self._json = JSONAnswer(self._max_event_bytes, without_key)
 
     def feed(self, data: bytes | ThinnestStreamError) -> str | Iterable[Piece]:
         """Take the next bytes of the body, or the reason why there are no more.
@@ -243,7 +251,12 @@ class Turn:
             return
         if isinstance(event, ToolCallEvent):
             call = ServerToolCall(
-                self._new_id(event.id), event.name, event.args, self._length, event.id
+                self._new_id(event.id),
+                event.name,
+                event.args,
+                self._length,
+                event.id,
+                unanswered=self._json is not None and event.id in self._json.unanswered,
             )
             self.tools.append(call)
             self._open[call.id] = call

@@ -1,4 +1,4 @@
-"""The endpoint: which paths are taken, what becomes of the agent's id, and what keys are told."""
+"""The endpoint: which paths are taken, where the agent's id goes, what keys are told."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ from unit_tests.contract import fed
 
 CUT = ThinnestProtocolError("cut")
 STALLED = ThinnestInterruptedError("stalled")
+KEYS = ["response", "data", "success", "error", "detail", "usage", "tokens_used", "session_id"]
+KEYS += ["tool_calls", "name", "args", "arguments", "result", "function", "id", "a"]
 USAGE = {"input_tokens": 45, "output_tokens": 32, "total_tokens": 77}
 TOTAL = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 145}
 
@@ -336,7 +338,7 @@ def test_how_the_bytes_are_cut_does_not_matter(data: st.DataObject) -> None:
 
 
 def test_what_is_too_large() -> None:
-    answer = JSONAnswer(10)
+    answer = JSONAnswer(10, str)
     answer.feed(b"x" * 10)
     with pytest.raises(ThinnestProtocolError, match=r"max_event_bytes \(10\)"):
         answer.feed(b"x")
@@ -348,10 +350,7 @@ def test_what_is_too_large() -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(
-                    "response data success error detail usage tokens_used session_id "
-                    "tool_calls name args arguments result function id a".split()
-                ),
+                st.sampled_from(KEYS),
                 inner,
                 max_size=5,
             )
