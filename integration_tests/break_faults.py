@@ -323,9 +323,9 @@ BREAKS = [
     ),
     Break(
         "any status may have a stream",
-        CLIENT,
-        "return response.status_code == 200 and ",
-        "return ",
+        FAILED_AS,
+        "if response.status_code != 200:",
+        "if False:",
         ["refusal as an event stream", "status 304", "status 204", "status 206"],
     ),
     Break(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -46,6 +47,8 @@ _UNSET_BY_NONE = (
     "base_url",
     "endpoint",
 )
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
 _DEFAULT_BASE_URL = "https://api.thinnest.ai"
 
 
@@ -287,8 +290,14 @@ class ThinnestFields(BaseChatModel):
         for name, content in (value or {}).items():
             if name.lower() == "authorization":
                 raise ValueError("must not hold Authorization: pass the key as api_key")
+            if name.lower() in _FRAMING:
+                raise ValueError(f"must not hold {name}: the connection's own headers are set")
             if not (name + content).isascii() or has_control_characters(name + content):
                 raise ValueError(f"holds control or non-ASCII characters in {name!a}")
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"holds {name!a}, which is no name of a header")
+            if content != content.strip():
+                raise ValueError(f"holds spaces around the value of {name!a}")
         return value
 
     @model_validator(mode="after")

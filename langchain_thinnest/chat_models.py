@@ -127,7 +127,9 @@ class ChatThinnest(ThinnestBinding):
             super().__init__(**kwargs)
         except ValidationError as error:
             failure = without_inputs(error, type(self))
-            kwargs.clear()  # error reporters collect the locals of frames; the key is here
+            # Error reporters collect the locals of frames, and the key may be anywhere here.
+            kwargs.clear()
+            vars(self).clear()
         else:
             return
         raise failure

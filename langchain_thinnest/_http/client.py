@@ -273,7 +273,7 @@ async def _asend(
     """Send a request; over a caller's client in a task of its own.
 
     httpx's own pool loses a connection whose task is cancelled twice. There the task is
-    cancelled once, and is waited for.
+    cancelled once, and is waited for. While TLS begins, it loses it after one, too.
     """
     sending = client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
     if endpoint.async_client is None:
@@ -283,14 +283,17 @@ async def _asend(
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         task.cancel()
-        await finish(lambda: _given_up(task))
+        await finish(lambda: _given_up(task, request.extensions[PROGRESS]))
         raise
 
 
-async def _given_up(task: asyncio.Future[httpx.Response]) -> None:
+async def _given_up(task: asyncio.Future[httpx.Response], progress: Progress) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and task.exception() is None:
         await task.result().aclose()
+    elif progress.is_connecting:
+        for network in progress.networks:
+            await network.aclose()
 
 
 def _admission(endpoint: Endpoint, policy: RetryPolicy) -> Admission:

@@ -186,7 +186,7 @@ class Response:
             await http11.aread_on(connection, _DRAIN_SECONDS)
 
     def _unread(self) -> Any:
-        """The connection, while it is this body's: httpx closes one that it read to its end."""
+        """The connection, as long as it is this body's: httpx gives it back at its end."""
         if self._response.is_closed:
             return None
         return http11.connection_of(self._response.stream)
