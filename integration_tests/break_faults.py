@@ -492,8 +492,8 @@ BREAKS = [
     Break(
         "a last line needs a line end",
         TURN,
-        "        payload = self._decoder.flush()\n",
-        "        payload = None\n",
+        "            last = self._decoder.flush()\n",
+        "            last = None\n",
         [
             "error event without a line end, then a close",
             "`done` without a line end",

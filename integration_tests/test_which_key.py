@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "which-key.md").read_text(encoding=
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 SHOWS = [
     r"Machine learning is .*\nsess_",
-    r'/chat/stream is not for this key: .*set endpoint="/v1.*\n/v1/agents/{agent_id}/chat works',
+    r'/chat/stream is not for this key: .*set endpoint="/v1.*\n/v1/agents/.*/chat works',
     r"'server_tool_call'.*'Let me look. 7 are left.'.*\n/v1/agents/ag_shop/chat",
 ]
 
