@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from langchain_core.messages import HumanMessage
 from simpleeval import InvalidExpression, SimpleEval
@@ -96,14 +94,3 @@ def search_library(query: str) -> list[dict[str, str]]:
     hits = {t: sum(s in f"{t} {_LIBRARY[t]}".lower() for s in stems) for t in _LIBRARY}
     best = sorted((title for title in hits if hits[title]), key=lambda title: -hits[title])
     return [{"title": title, "text": _LIBRARY[title]} for title in best]
-
-
-def paced(agent: Callable[[str, Session], Iterator[Item]], seconds: float) -> Any:
-    """Slow an agent down: a pause before each piece, and ten before what tools do."""
-
-    def answer(message: str, session: Session) -> Iterator[Item]:
-        for item in agent(message, session):
-            time.sleep(seconds if isinstance(item, str) else seconds * 10)
-            yield item
-
-    return answer

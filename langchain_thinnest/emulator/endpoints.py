@@ -73,12 +73,11 @@ async def as_json(events: AsyncIterator[Event], session_id: str | None) -> Async
             elif event["type"] == "tool_call":
                 calls.append({"name": event["name"], "args": event["args"]})
             elif event["type"] == "tool_result":  # answers calls by name, the first one first
-                is_open = (
-                    c for c in calls if c["name"] == event["name"] and "result" not in c
-                )
-                call = next(is_open, None) or {"name": event["name"], "args": {}}
+                name = event["name"]
+                waiting = (c for c in calls if c["name"] == name and "result" not in c)
+                if (call := next(waiting, None)) is None:
+                    calls.append(call := {"name": name, "args": {}})
                 call["result"] = event["result"]
-                calls += [] if call in calls else [call]
             elif event["type"] == "done":
                 answer["usage"] = event.get("usage")
             elif event["type"] == "error":

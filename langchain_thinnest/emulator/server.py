@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -21,8 +21,7 @@ from typing_extensions import Self
 from langchain_thinnest.emulator import endpoints
 from langchain_thinnest.emulator.agents import Agent, Script, Session, answer
 from langchain_thinnest.emulator.demo import demo_agent
-from langchain_thinnest.emulator.faults import Fault
-from langchain_thinnest.emulator.limits import Limits
+from langchain_thinnest.emulator.faults import Fault, Limits
 
 DEMO_AGENT_ID = "ag_demo"
 
@@ -80,9 +79,8 @@ class ThinnestEmulator:
         self._faults: deque[Fault] = deque()
         self._sessions: dict[tuple[str, str], Session] = {}
         self._address = (host, port)
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
+        self._ending = ExitStack()
 
     @property
     def base_url(self) -> str:
@@ -97,42 +95,12 @@ class ThinnestEmulator:
         self._faults.extend([fault] * times)
 
     def __enter__(self) -> Self:
-        """Begin to serve, in a thread."""
-        self._server = self._listen()
-        run = self._server.run
-        self._thread = threading.Thread(target=run, args=([self._socket],), daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive():
-                raise RuntimeError("The emulator's server did not start.")
-            self._thread.join(0.005)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop serving; streams that are open are cut."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join()
-        if self._socket is not None:
-            self._socket.close()
-        self._server = self._thread = self._socket = None
-
-    def serve(self) -> None:
-        """Serve in this thread, until interrupted."""
-        with suppress(KeyboardInterrupt):
-            self._listen().run([self._socket] if self._socket else None)
-
-    def listen(self) -> None:
-        """Take the address, so that `base_url` is known before `serve`."""
-        if self._socket is None:
-            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-            self._socket = socket.create_server(self._address, family=family, backlog=2048)
-            # asyncio sets this for protocol 6 only, and `create_server` leaves it 0. What is
-            # accepted inherits it.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def _listen(self) -> uvicorn.Server:
-        self.listen()
+        """Take the address, and begin to serve, in a thread."""
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._socket = socket.create_server(self._address, family=family, backlog=2048)
+        # asyncio sets this for protocol 6 only, and `create_server` leaves it 0. What is
+        # accepted inherits it.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         paths = (endpoints.CONTRACT, endpoints.ACCOUNT, endpoints.AGENT)
         app = Starlette(
             routes=[Route(path, self._chat, methods=["POST"]) for path in paths],
@@ -140,7 +108,20 @@ class ThinnestEmulator:
         )
         quiet: Any = {"log_config": None, "log_level": "critical", "server_header": False}
         config = uvicorn.Config(app, lifespan="off", timeout_graceful_shutdown=0, **quiet)
-        return uvicorn.Server(config)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([self._socket],), daemon=True)
+        self._ending.callback(self._socket.close)
+        self._ending.callback(thread.join)
+        self._ending.callback(setattr, server, "should_exit", True)
+        thread.start()
+        while thread.is_alive() and not server.started:
+            thread.join(0.005)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop serving; streams that are open are cut."""
+        self._ending.close()
+        self._socket = None
 
     def _agent(self, agent_id: str) -> Agent:
         name = agent_id if agent_id in self.agents else "*"
@@ -184,13 +165,9 @@ class ThinnestEmulator:
             sibling = asked.setdefault("session_id", f"sess_{uuid4().hex}")
         events = self._events(asked)
         events = fault.spoil(events) if fault else events
+        kind, written = "text/event-stream", endpoints.as_stream(events, sibling, self._end)
         if sibling and not (asked.get("stream") and self._siblings_stream):
             kind, written = "application/json", endpoints.as_json(events, sibling)
-        else:
-            kind, written = (
-                "text/event-stream",
-                endpoints.as_stream(events, sibling, self._end),
-            )
         self._limits.open[key] += 1
         headers = {"Cache-Control": "no-cache", **headers}
         return StreamingResponse(self._counted(written, key), 200, headers, kind)
