@@ -22,11 +22,10 @@ Item = str | Event
 Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any] | list[Any]
 """A script, a function of the message and the session, or a runnable.
 
-A script is a list. A list of items answers every message the same; a list of lists answers
-the agent's first message, its second, and so on, whatever their sessions, and then no more.
-A function gives (returns, yields, or awaits) items. A chat model gets the session's messages,
-a graph gets them as `{"messages": [...]}`, and any other runnable gets the message; its
-`config["configurable"]` has the `session_id`, and a `thread_id` of this agent alone.
+A script is a list of items, which answers every message the same, or a list of such lists,
+which answers one message each, whatever their sessions. A function gives (returns, yields, or
+awaits) items. A chat model gets the session's messages, a graph `{"messages": [...]}`, and any
+other runnable the message; `config["configurable"]` has the `session_id`, and a `thread_id`.
 """
 
 
@@ -41,18 +40,18 @@ class Script:
         self._by_turn = bool(script) and all(isinstance(turn, list) for turn in script)
         for item in chain(*script) if self._by_turn else script:
             if not isinstance(item, str) and not (isinstance(item, dict) and "type" in item):
-                kinds = (
-                    "strings and events (dictionaries with a type), or a list of such lists"
-                )
+                kinds = "strings and events (dictionaries with a type), or of such lists"
                 raise ValueError(f"A script is a list of {kinds}. This is neither: {item!r}")
         self._script, self._turns = script, count()
 
     def __call__(self, message: str, session: Session) -> list[Any]:
         """The next answer."""
-        turn, answers = next(self._turns), f"a script of {len(self._script)} answers"
-        if self._by_turn and turn >= len(self._script):
-            asked = f"this is message {turn + 1}: {message!r}"
-            raise Unanswered(f"{session.agent_id} has {answers}, and {asked}")
+        turn, answers = next(self._turns), len(self._script)
+        if self._by_turn and turn >= answers:
+            asked = (
+                f"a script of {answers} answers, and this is message {turn + 1}: {message!r}"
+            )
+            raise Unanswered(f"{session.agent_id} has {asked}")
         return self._script[turn] if self._by_turn else self._script
 
 
@@ -138,7 +137,10 @@ async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[
                     yield item
 
 
-def _message_items(message: lc.BaseMessage) -> Iterable[Item]:
+def _message_items(message: Any) -> Iterable[Item]:
+    if isinstance(message, lc.ToolMessage):
+        yield _tool_result(message.name, message)
+        return
     for block in message.content_blocks:
         if block["type"] == "text" and block["text"]:
             yield block["text"]
@@ -158,19 +160,14 @@ async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Ite
         added = [n["messages"] for n in nodes if isinstance(n, dict) and "messages" in n]
         lists = [group if isinstance(group, list) else [group] for group in added]
         for message in chain(*lists) if is_update else [data[0]]:
-            for item in [] if is_update else _answered(message):
-                yield item
+            if not is_update and isinstance(message, lc.AIMessage | lc.ToolMessage):
+                for item in _message_items(message):
+                    yield item
             is_whole = is_update or not isinstance(message, lc.AIMessageChunk)
             if isinstance(message, lc.AIMessage) and is_whole and message.id not in called:
                 called.add(message.id)
                 for call in message.tool_calls:
                     yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
-
-
-def _answered(message: Any) -> Iterable[Item]:
-    if isinstance(message, lc.ToolMessage):
-        return [_tool_result(message.name, message)]
-    return _message_items(message) if isinstance(message, lc.AIMessage) else ()
 
 
 def _tool_result(name: str | None, output: Any) -> Event:

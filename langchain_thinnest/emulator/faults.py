@@ -66,8 +66,7 @@ class Fault:
             if left == 0 and self.kind == "error":
                 yield {"type": "error", "message": self.message}
                 return
-            if left == 0:
-                await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.seconds if left == 0 else 0)
             yield event
             left -= 1
 
@@ -86,17 +85,14 @@ class Limits:
         end, used = self._windows.get(key, (0.0, 0))
         if now >= end:
             end, used = now + self._seconds, 0
-        refused, headers = "", {}
-        if self._requests is not None and used >= self._requests:
-            refused = "Rate limit exceeded"
-            headers["Retry-After"] = str(max(1, math.ceil(end - now)))
-        elif self._connections is not None and self.open[key] >= self._connections:
-            refused = "Too many concurrent connections"
-        else:
-            used += 1
+        is_full = self._requests is not None and used >= self._requests
+        is_busy = self._connections is not None and self.open[key] >= self._connections
+        used += not (is_full or is_busy)
         self._windows[key] = end, used
+        headers = {"Retry-After": str(max(1, math.ceil(end - now)))} if is_full else {}
         if self._requests is not None:
             headers["X-RateLimit-Limit"] = str(self._requests)
             headers["X-RateLimit-Remaining"] = str(self._requests - used)
             headers["X-RateLimit-Reset"] = str(math.ceil(end))
-        return refused, headers
+        refused = "Too many concurrent connections" if is_busy else ""
+        return "Rate limit exceeded" if is_full else refused, headers

@@ -8,22 +8,44 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import uvicorn
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from typing_extensions import Self
+from typing_extensions import NotRequired, Self, TypedDict
 
-from langchain_thinnest.emulator import endpoints
-from langchain_thinnest.emulator.agents import Agent, Script, Session, answer
+from langchain_thinnest.emulator.agents import Agent, Event, Script, Session, answer
 from langchain_thinnest.emulator.demo import demo_agent
-from langchain_thinnest.emulator.faults import Fault, Limits
+from langchain_thinnest.emulator.faults import Cut, Fault, Limits
 
 DEMO_AGENT_ID = "ag_demo"
+CONTRACT, ACCOUNT, AGENT = "/chat/stream", "/chat", "/v1/agents/{agent_id}/chat"
+
+
+class _Body(TypedDict):
+    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
+
+    agent_id: str
+    message: str
+    session_id: NotRequired[str]
+    metadata: NotRequired[dict[str, Any]]
+    stream: NotRequired[bool]
+
+
+_BODY = TypeAdapter(_Body)
+_json = partial(json.dumps, ensure_ascii=False, default=str)
+
+
+class Received(dict[str, Any]):
+    """The body of a request, as it came; `path` is where it came."""
+
+    path: str = CONTRACT
 
 
 class ThinnestEmulator:
@@ -67,7 +89,7 @@ class ThinnestEmulator:
         self.agents = dict({DEMO_AGENT_ID: demo_agent} if agents is None else agents)
         for agent_id in self.agents:
             self._agent(agent_id)  # a script is checked now
-        self.requests: list[endpoints.Received] = []
+        self.requests: list[Received] = []
         self.refused = 0
         self.errors: list[Exception] = []
         self._keys: dict[str, str | None] = {**dict.fromkeys(api_keys), **(agent_keys or {})}
@@ -101,7 +123,7 @@ class ThinnestEmulator:
         # asyncio sets this for protocol 6 only, and `create_server` leaves it 0. What is
         # accepted inherits it.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        paths = (endpoints.CONTRACT, endpoints.ACCOUNT, endpoints.AGENT)
+        paths = (CONTRACT, ACCOUNT, AGENT)
         app = Starlette(
             routes=[Route(path, self._chat, methods=["POST"]) for path in paths],
             exception_handlers={404: _not_found, 405: _not_found},
@@ -150,9 +172,9 @@ class ThinnestEmulator:
             self.refused += 1
             return _refuse(429, refused, headers)
         fault = self._faults.popleft() if self._faults else None
-        asked, problems = endpoints.read(body, request.path_params)
+        asked, problems = _read(body, request.path_params)
         if not problems:
-            self.requests.append(endpoints.Received(json.loads(body)))
+            self.requests.append(Received(json.loads(body)))
             self.requests[-1].path = request.url.path
         if fault is not None and fault.kind == "status":
             return _refuse(fault.code, fault.message, {**headers, **fault.headers})
@@ -161,13 +183,13 @@ class ThinnestEmulator:
         if not {asked["agent_id"], "*"} & self.agents.keys():
             return _refuse(404, "Agent not found", headers)
         sibling = None
-        if request.url.path != endpoints.CONTRACT:
+        if request.url.path != CONTRACT:
             sibling = asked.setdefault("session_id", f"sess_{uuid4().hex}")
         events = self._events(asked)
         events = fault.spoil(events) if fault else events
-        kind, written = "text/event-stream", endpoints.as_stream(events, sibling, self._end)
+        kind, written = "text/event-stream", _as_stream(events, sibling, self._end)
         if sibling and not (asked.get("stream") and self._siblings_stream):
-            kind, written = "application/json", endpoints.as_json(events, sibling)
+            kind, written = "application/json", _as_json(events, sibling)
         self._limits.open[key] += 1
         headers = {"Cache-Control": "no-cache", **headers}
         return StreamingResponse(self._counted(written, key), 200, headers, kind)
@@ -191,6 +213,59 @@ class ThinnestEmulator:
         except Exception as error:  # noqa: BLE001  # whatever an agent raises
             self.errors.append(error)
             yield {"type": "error", "message": f"{type(error).__name__}: {error}"}
+
+
+def _read(body: bytes, in_path: Mapping[str, str]) -> tuple[Any, list[Event]]:
+    """What is asked, and what is wrong with it, as FastAPI and so the vendor would say it."""
+    try:
+        asked = json.loads(body)
+        asked = {**asked, **in_path} if isinstance(asked, dict) else asked
+        return _BODY.validate_python(asked), []
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        return None, [{**problem, "loc": ["body", *problem["loc"]]} for problem in found]
+    except ValueError:
+        return None, [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]
+
+
+async def _as_stream(
+    events: AsyncIterator[Event], sibling: str | None, end: str
+) -> AsyncIterator[str]:
+    """An answer as the contract streams it, or as the other endpoints do, with a session."""
+    async for event in events:
+        told = event
+        if sibling and event["type"] == "text":
+            told = {**event, "type": "content"}
+        elif sibling and event["type"] == "done":
+            tokens = (event.get("usage") or {}).get("total_tokens")
+            told = {"type": "done", "session_id": sibling, "tokens_used": tokens}
+        yield f"data: {_json(told)}{end}"
+
+
+async def _as_json(events: AsyncIterator[Event], session_id: str | None) -> AsyncIterator[str]:
+    """A whole answer as one JSON object; of an answer that is cut, the first half."""
+    calls: list[Event] = []
+    answer: Event = {"response": "", "session_id": session_id, "tool_calls": calls}
+    try:
+        async for event in events:
+            if event["type"] == "text":
+                answer["response"] += event["content"]
+            elif event["type"] == "tool_call":
+                calls.append({"name": event["name"], "args": event["args"]})
+            elif event["type"] == "tool_result":  # answers calls by name, the first one first
+                name = event["name"]
+                waiting = (c for c in calls if c["name"] == name and "result" not in c)
+                if (call := next(waiting, None)) is None:
+                    calls.append(call := {"name": name, "args": {}})
+                call["result"] = event["result"]
+            elif event["type"] == "done":
+                answer["usage"] = event.get("usage")
+            elif event["type"] == "error":
+                answer = {"success": False, "error": event["message"]}
+    except Cut:
+        yield _json(answer)[: len(_json(answer)) // 2]
+        raise
+    yield _json(answer)
 
 
 def _refuse(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> Response:
