@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with emulator, suppress(KeyboardInterrupt):
             print(
-                "The thinnest.ai emulator serves; Ctrl+C ends it. Use it from another terminal:\n"
+                "The thinnest.ai emulator serves; Ctrl+C ends it. In another terminal:\n"
                 f"  export THINNEST_BASE_URL={emulator.base_url}\n"
                 f"  export THINNEST_API_KEY={emulator.api_key}\n"
                 f"  export THINNEST_AGENT_ID={DEMO_AGENT_ID}",

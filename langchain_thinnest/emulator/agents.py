@@ -17,7 +17,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-Event = dict[str, Any]
+from langchain_thinnest.emulator.faults import Event
+
 Item = str | Event
 Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any] | list[Any]
 """A script, a function of the message and the session, or a runnable.
@@ -57,15 +58,12 @@ class Script:
 
 @dataclass
 class Session:
-    """The memory of one agent for one `session_id`; without an id it lasts for one message.
-
-    `messages` are the turns before this one; `state` is for the agent to use as it likes.
-    """
+    """The memory of one agent for one `session_id`; without an id it lasts for one message."""
 
     id: str | None
     agent_id: str
-    messages: list[lc.BaseMessage] = field(default_factory=list)
-    state: dict[str, Any] = field(default_factory=dict)
+    messages: list[lc.BaseMessage] = field(default_factory=list)  # the turns before this one
+    state: dict[str, Any] = field(default_factory=dict)  # for the agent to use as it likes
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -77,8 +75,7 @@ async def answer(agent: Agent, message: str, session: Session) -> AsyncIterator[
         if event.get("type") == "done":
             done = event
             break
-        if event.get("type") == "text":
-            text += str(event.get("content", ""))
+        text += str(event.get("content", "")) if event.get("type") == "text" else ""
         yield event
         if event.get("type") == "error":
             return
@@ -94,10 +91,9 @@ def _items(agent: Agent, message: str, session: Session) -> AsyncIterator[Item]:
     conversation = [*session.messages, lc.HumanMessage(message)]
     thread = f"{session.agent_id}/{session.id}"
     known = {"session_id": session.id, "thread_id": thread} if session.id is not None else {}
-    if isinstance(agent, BaseChatModel):
-        return _runnable_items(agent, conversation, {"configurable": known})
     if not (hasattr(agent, "get_state") and hasattr(agent, "stream_mode")):
-        return _runnable_items(agent, message, {"configurable": known})
+        given = conversation if isinstance(agent, BaseChatModel) else message
+        return _runnable_items(agent, given, {"configurable": known})
     if getattr(agent, "checkpointer", None):  # a graph that remembers by itself
         conversation = conversation[-1:]
         known.setdefault("thread_id", uuid4().hex)
@@ -122,12 +118,12 @@ async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[
     async for event in streaming.astream_events(given, config, version="v2"):
         root = root or event["run_id"]
         kind, data = event["event"], event["data"]
-        chunk = data.get("chunk")
         if kind == "on_tool_start":
             yield {"type": "tool_call", "name": event["name"], "args": data.get("input") or {}}
         elif kind == "on_tool_end":
             yield _tool_result(event["name"], data.get("output"))
         elif event["run_id"] == root and kind.endswith("_stream"):
+            chunk = data.get("chunk")
             if not isinstance(chunk, lc.BaseMessage):
                 chunk = lc.AIMessage("" if chunk is None else str(chunk))
             # What the tools of a `ChatThinnest` do comes as tool runs already.
@@ -138,10 +134,10 @@ async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[
 
 
 def _message_items(message: Any) -> Iterable[Item]:
-    if isinstance(message, lc.ToolMessage):
+    is_result = isinstance(message, lc.ToolMessage)
+    if is_result:
         yield _tool_result(message.name, message)
-        return
-    for block in message.content_blocks:
+    for block in () if is_result else message.content_blocks:
         if block["type"] == "text" and block["text"]:
             yield block["text"]
         elif block["type"] == "server_tool_call":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 from langchain_core.messages import HumanMessage
 from simpleeval import InvalidExpression, SimpleEval
@@ -31,10 +32,7 @@ _STOP_WORDS = re.compile(
 
 
 def demo_agent(message: str, session: Session) -> Iterator[Item]:
-    """Answer with what a calculator and a search in a few texts find.
-
-    It remembers what was asked in a session, and the name that it was told.
-    """
+    """Answer with what a calculator and a search find; remember what was asked, and a name."""
     told = [turn.text for turn in session.messages if isinstance(turn, HumanMessage)]
     said = re.split(r"^User: ", message.strip(), flags=re.MULTILINE)  # as a transcript has it
     *earlier, question = [*told, *(text.partition("\n\n")[0] for text in said if text)] or [""]
@@ -57,21 +55,23 @@ def demo_agent(message: str, session: Session) -> Iterator[Item]:
     elif expression or query:
         if expression:
             yield from _words("Let me work that out. ")
-            value = calculator(expression)
-            args = {"expression": expression}
-            yield {"type": "tool_call", "name": "calculator", "args": args}
-            yield {"type": "tool_result", "name": "calculator", "result": value}
+            value = yield from _use(calculator, expression=expression)
             yield from _words(f"{expression} = {value}.{' ' * bool(query)}")
         if query:
-            texts = search_library(query)
             yield from _words("Let me look that up in my library. ")
-            yield {"type": "tool_call", "name": "search_library", "args": {"query": query}}
-            yield {"type": "tool_result", "name": "search_library", "result": texts}
+            texts = yield from _use(search_library, query=query)
             best = [f"From “{text['title']}”: {text['text']}" for text in texts[:1]]
             yield from _words("".join(best) or "I found nothing on that.")
     else:
         yield from _words(_GREETING)
     yield from _words(_SIGNATURE)
+
+
+def _use(tool: Callable[..., Any], **args: str) -> Generator[Item, None, Any]:
+    yield {"type": "tool_call", "name": tool.__name__, "args": args}
+    result = tool(**args)
+    yield {"type": "tool_result", "name": tool.__name__, "result": result}
+    return result
 
 
 def _words(text: str) -> Iterator[str]:

@@ -20,9 +20,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typing_extensions import NotRequired, Self, TypedDict
 
-from langchain_thinnest.emulator.agents import Agent, Event, Script, Session, answer
+from langchain_thinnest.emulator.agents import Agent, Script, Session, answer
 from langchain_thinnest.emulator.demo import demo_agent
-from langchain_thinnest.emulator.faults import Cut, Fault, Limits
+from langchain_thinnest.emulator.faults import Cut, Event, Fault, Limits
 
 DEMO_AGENT_ID = "ag_demo"
 CONTRACT, ACCOUNT, AGENT = "/chat/stream", "/chat", "/v1/agents/{agent_id}/chat"
@@ -147,8 +147,7 @@ class ThinnestEmulator:
 
     def _agent(self, agent_id: str) -> Agent:
         name = agent_id if agent_id in self.agents else "*"
-        agent = self.agents[name]
-        if isinstance(agent, list):
+        if isinstance(agent := self.agents[name], list):
             agent = self.agents[name] = Script(agent)
         return agent
 
@@ -185,8 +184,7 @@ class ThinnestEmulator:
         sibling = None
         if request.url.path != CONTRACT:
             sibling = asked.setdefault("session_id", f"sess_{uuid4().hex}")
-        events = self._events(asked)
-        events = fault.spoil(events) if fault else events
+        events = fault.spoil(self._events(asked)) if fault else self._events(asked)
         kind, written = "text/event-stream", _as_stream(events, sibling, self._end)
         if sibling and not (asked.get("stream") and self._siblings_stream):
             kind, written = "application/json", _as_json(events, sibling)
