@@ -11,7 +11,7 @@
     ├── ThinnestConnectionError        no connection, or lost before an answer began
     ├── ThinnestTimeoutError           too slow before an answer began
     └── ThinnestStreamError            an answer that began and is not whole; see `partial`
-        ├── ThinnestGenerationError    the answer says so: an `error` event, or JSON that says it
+        ├── ThinnestGenerationError    an `error` event, or JSON that tells of a failure
         ├── ThinnestInterruptedError   the stream ended, was cut or stalled before `done`
         └── ThinnestProtocolError      bytes that cannot be the contract
 
