@@ -202,6 +202,12 @@ class Response:
         else:
             self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
     def close(self) -> None:
         """Close the body; the connection too, unless the body was read to its end."""
         if self._is_closed:

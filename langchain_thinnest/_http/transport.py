@@ -19,7 +19,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextvars import Context
 from http.cookiejar import CookieJar
 from typing import Any, Generic, TypeVar
@@ -175,7 +175,7 @@ class Pool(httpx.BaseTransport):
             other.close()
         if connection is None:
             connection = Connection(self._make())
-            _watch(connection, request)
+        _watch(connection, request)
         try:
             response = connection.transport.handle_request(request)
         except BaseException:
@@ -192,7 +192,7 @@ class Pool(httpx.BaseTransport):
 
 
 def _watch(connection: Connection[Any], request: httpx.Request) -> None:
-    """Have a new connection know the sockets that are opened for it."""
+    """Have a connection know the sockets that are opened for it, later ones too."""
     progress: Progress | None = request.extensions.get(PROGRESS)
     if progress is not None:
         progress.networks = connection.networks
@@ -252,7 +252,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         connection, spent = self.idle.take()
         if connection is None:
             connection = Connection(self._make())
-            _watch(connection, request)
+        _watch(connection, request)
         self.lent.add(connection)
         try:
             if spent:
@@ -361,8 +361,9 @@ class _Clients:
 class _OfLoop:
     """What the calls of one event loop share, owned by that loop and by nothing else.
 
-    The loop holds it by a timer that never fires, and drops it when it is closed, however
-    that comes about: `asyncio.run`, or a bare `close()` that runs no generators' ends.
+    `asyncio.run` and its like end a loop's async generators, of which one closes the
+    connections here. A bare `close()` does not. So the loop holds it by a timer that never
+    fires, and drops it when it is closed; then the sockets are closed without the loop.
     """
 
     def __init__(self) -> None:
@@ -377,8 +378,16 @@ class _OfLoop:
             self._by_url[base_url] = held
         return held[0]
 
-    def keep(self) -> None:
+    def keep(self, end: AsyncGenerator[None, None]) -> None:
         """What the timer would call."""
+
+    async def close_at_the_end(self) -> AsyncGenerator[None, None]:
+        """Wait, and close what is idle when the loop ends its generators."""
+        try:
+            yield
+        finally:
+            for _, pool in self._by_url.values():
+                await pool.aclose()
 
     def __del__(self) -> None:
         for _, pool in self._by_url.values():
@@ -401,8 +410,11 @@ class _AsyncClients:
         if own is None:
             own = _OfLoop()
             self._of_loops[loop] = weakref.ref(own)
+            end = own.close_at_the_end()
+            with contextlib.suppress(StopIteration):  # it waits at its `yield`
+                end.__anext__().send(None)
             # A context of its own: that of the caller would be kept as long.
-            loop.call_later(_NEVER, own.keep, context=Context())
+            loop.call_later(_NEVER, own.keep, end, context=Context())
         return own.get(base_url)
 
 
