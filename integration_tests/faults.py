@@ -27,6 +27,7 @@ from h2.errors import ErrorCodes
 
 from integration_tests.http2 import Failure, Http2Server, goes_away, reset
 from integration_tests.wire import (
+    END,
     HEADERS,
     Bare,
     Close,
@@ -304,6 +305,19 @@ def _with(raw: bytes) -> list[Step]:
     return stream(as_sse(*SOME) + raw + as_sse(*EVENTS[2:]))
 
 
+def _json(body: Any, kind: str = "application/json", **headers: str) -> list[Step]:
+    """A whole answer in JSON, or in what are these bytes."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    fields = {"Content-Type": kind, "Content-Length": str(len(content)), **headers}
+    return [head(200, fields) + content]
+
+
+def _json_begun(*data: bytes) -> list[Step]:
+    """An answer in JSON of unknown length, up to somewhere in its body."""
+    begin = head(200, {"Content-Type": "application/json", "Transfer-Encoding": "chunked"})
+    return [begin, *map(chunk, data)]
+
+
 def _html(status: int) -> list[Step]:
     return refusal(status, b"<html><h1>Something went wrong</h1></html>")
 
@@ -331,6 +345,14 @@ REFUSED_CONNECTION = {**RETRIED, **UNSENT}
 CUT = {"error": ThinnestInterruptedError, "partial": SOME_TEXT}
 WRONG = {"error": ThinnestProtocolError, "partial": SOME_TEXT}
 NOT_A_STREAM = {"error": ThinnestProtocolError, "partial": ""}
+NO_ANSWER = NOT_A_STREAM
+FAILED: dict[str, Any] = {"error": ThinnestGenerationError, "partial": ""}
+STALLED: dict[str, Any] = {"error": ThinnestInterruptedError, "partial": ""}
+WHOLE_JSON = json.dumps({"response": TEXT, "session_id": "s", "tokens_used": 170}).encode()
+HALF = WHOLE_JSON[:40]
+JSON_SIZED = head(
+    200, {"Content-Type": "application/json", "Content-Length": str(len(WHOLE_JSON))}
+)
 
 _refused: list[tuple[int, type[ThinnestError]]] = [
     (400, ThinnestRequestError),
@@ -590,7 +612,7 @@ TABLE: dict[str, list[Fault]] = {
         Fault("status 204", script=[head(204, {})], **NOT_A_STREAM),
         Fault("status 206", script=[head(206) + WHOLE, Close()], **NOT_A_STREAM),
         Fault("HTML page with status 200", script=_html(200), **NOT_A_STREAM),
-        Fault("JSON with status 200", script=refusal(200, {"response": "hi"}), **NOT_A_STREAM),
+        Fault("JSON with status 201", script=refusal(201, {"response": "hi"}), **NOT_A_STREAM),
         Fault(
             "another content type",
             script=stream(WHOLE, headers={"Content-Type": "text/plain"}),
@@ -605,6 +627,107 @@ TABLE: dict[str, list[Fault]] = {
             "informational answer first",
             script=[head(103, {"Link": "</x>"}), *stream(WHOLE)],
         ),
+    ],
+    "Answers in JSON": [
+        Fault("JSON, whole", script=_json(WHOLE_JSON)),
+        Fault("JSON, whole, in chunks", script=[*_json_begun(HALF, WHOLE_JSON[40:]), END]),
+        Fault(
+            "JSON in a wrapper",
+            script=_json({"data": {"response": TEXT, "session_id": "s"}, "status": 200}),
+        ),
+        Fault("JSON with a byte order mark", script=_json(b"\xef\xbb\xbf" + WHOLE_JSON)),
+        Fault(
+            "JSON with a parameter, in capitals",
+            script=_json(WHOLE_JSON, "Application/JSON; charset=UTF-8"),
+        ),
+        Fault("JSON, gzipped", script=_json(gzip.compress(WHOLE_JSON), **GZIP)),
+        Fault("JSON, whole, then a reset", script=[*_json_begun(WHOLE_JSON), Reset()]),
+        Fault("JSON, whole, then a stall", script=[*_json_begun(WHOLE_JSON), Wait(LONG)]),
+        Fault("JSON cut by the server", script=_json(HALF), **NO_ANSWER),
+        Fault("JSON cut by a close", script=[JSON_SIZED + HALF, Close()], **NO_ANSWER),
+        Fault("JSON cut by a reset", script=[JSON_SIZED + HALF, Reset()], **NO_ANSWER),
+        Fault("JSON cut amid its chunks", script=[*_json_begun(HALF), Close()], **NO_ANSWER),
+        Fault(
+            "JSON cut in its gzip",
+            script=[*_json(gzip.compress(WHOLE_JSON)[:-20], **GZIP)],
+            **NO_ANSWER,
+        ),
+        Fault("JSON with broken gzip", script=_json(b"garbage", **GZIP), **NO_ANSWER),
+        Fault("JSON of no bytes", script=_json(b""), **NO_ANSWER),
+        Fault("JSON stalled at its begin", script=[JSON_SIZED, Wait(LONG)], **STALLED),
+        Fault("JSON stalled in its middle", script=[JSON_SIZED + HALF, Wait(LONG)], **STALLED),
+        Fault(
+            "JSON with spaces for ever",
+            script=[*_json_begun(HALF), Repeat(chunk(b" "), 0.02)],
+            fields={"stall_timeout": 0.2},
+            **STALLED,
+        ),
+        Fault(
+            "JSON over max_event_bytes",
+            script=_json({"response": "x" * MAX_EVENT_BYTES}),
+            **NO_ANSWER,
+        ),
+        Fault(
+            "JSON over max_event_bytes without an end",
+            script=[*_json_begun(HALF), Repeat(chunk(b"x" * 500), 0.0)],
+            **NO_ANSWER,
+        ),
+        *(
+            Fault(f"JSON that is {what}", script=_json(body), **NO_ANSWER)
+            for what, body in {
+                "a list": [{"response": "hi"}],
+                "a string": "hi",
+                "null": None,
+                "no JSON": b"<html>",
+                "an event stream": WHOLE,
+                "not UTF-8": b'{"response": "\xff"}',
+                "an object and more": WHOLE_JSON + b"{}",
+                "nested 500 deep": b'{"response": "", "a": %s%s}' % (b"[" * 500, b"]" * 500),
+                "an empty object": {},
+                "an object without an answer": {"session_id": "s", "usage": {}},
+                "an object whose answer is no string": {"response": {"a": "hi"}},
+                "an object whose answer is null": {"response": None, "tool_calls": []},
+                "an answer in two wrappers": {"data": {"data": {"response": "hi"}}},
+            }.items()
+        ),
+        *(
+            Fault(f"JSON with {what}", script=_json(body), **FAILED)
+            for what, body in {
+                "success false": {"success": False, "error": "no"},
+                "success false and a text": {"success": False, "response": "no"},
+                "success false around an answer": {
+                    "success": False,
+                    "data": {"success": True, "response": ""},
+                },
+                "an error and no answer": {"error": {"message": "no", "code": 7}},
+                "a detail and no answer": {"detail": [{"loc": ["body"], "msg": "no"}]},
+                "an error in a wrapper": {"data": {"error": "no"}, "status": 200},
+                "an error beside an empty wrapper": {"data": None, "error": "no"},
+            }.items()
+        ),
+        Fault(
+            "JSON with success false after a text",
+            ThinnestGenerationError,
+            _json({"success": False, "response": SOME_TEXT, "error": "no"}),
+            partial=SOME_TEXT,
+        ),
+        Fault(
+            "JSON with an error beside the answer",
+            script=_json({"response": TEXT, "error": "one tool failed", "detail": None}),
+        ),
+        Fault(
+            "JSON with fields of wrong types",
+            script=_json(
+                {"response": TEXT, "session_id": {}, "usage": [1], "tool_calls": [7, {}]}
+            ),
+        ),
+        Fault("JSON as plain text", script=_json(WHOLE_JSON, "text/plain"), **NOT_A_STREAM),
+        Fault(
+            "JSON as another kind of JSON",
+            script=_json(WHOLE_JSON, "application/problem+json"),
+            **NOT_A_STREAM,
+        ),
+        Fault("JSON as an event stream", script=_json(WHOLE_JSON, **HEADERS), **STALLED),
     ],
     "The body's length and encoding": [
         Fault("right gzip", script=_sized(len(ZIPPED), ZIPPED, **GZIP)),

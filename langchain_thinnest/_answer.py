@@ -6,6 +6,8 @@
     {"type": "call", "id": ..., "name": ..., "args": {...}, "offset": 83}
     {"type": "result", "id": ..., "name": ..., "result": ..., "offset": 83}
 
+A call of an answer in JSON that does not tell its result has `"unanswered": True` too.
+
 `tool_calls` holds the calls of local tools alone: an agent loop would run again what the
 server ran. Where they stand, `additional_kwargs["tool_call_positions"]` says by their ids: how
 many characters of text, and how many of the server's tools, stand before them.
@@ -47,6 +49,18 @@ from langchain_thinnest._turn import (
 PROVIDER = "thinnest"
 SERVER_TOOLS = "server_tools"
 POSITIONS = "tool_call_positions"
+# The keys of `response_metadata` that are ours; a server's go elsewhere.
+_OURS = frozenset(
+    {
+        "finish_reason",
+        "model_name",
+        "model_provider",
+        "output_version",
+        "rate_limit",
+        "server_session_id",
+        "session_id",
+    }
+)
 # LangChain reads each part of a call's arguments by itself; of a long one, that takes long.
 _LONG_PART = 2000
 
@@ -135,7 +149,8 @@ class Answer:
         is_result = isinstance(piece, ServerToolResult)
         if self._was_result and not is_result and not isinstance(piece, End):
             self._segment += 1
-        self._was_result = is_result
+        is_unanswered = isinstance(piece, ServerToolCall) and piece.unanswered
+        self._was_result = is_result or is_unanswered
         return f"{self._segment_id}-{self._segment}"
 
     def _last_chunk(self) -> AIMessageChunk:
@@ -196,6 +211,10 @@ class Answer:
             metadata["server_session_id"] = turn.server_session_id
         if self.rate_limit:
             metadata["rate_limit"] = self.rate_limit
+        for key, value in turn.rest.items():
+            while key in _OURS or key in metadata:
+                key = f"server_{key}"  # noqa: PLW2901
+            metadata[key] = value
         return metadata
 
 
@@ -247,6 +266,7 @@ def _raw(tools: Iterable[ServerTool]) -> dict[str, Any]:
             "name": tool.name,
             "args": tool.args,
             "offset": tool.offset,
+            **({"unanswered": True} if tool.unanswered else {}),
         }
         if isinstance(tool, ServerToolCall)
         else {
@@ -291,6 +311,7 @@ def _block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
             "id": raw["id"],
             "name": raw["name"],
             "args": raw["args"],
+            **({"extras": {"unanswered": True}} if raw.get("unanswered") else {}),
         }
     return {
         "type": "server_tool_result",

@@ -89,7 +89,10 @@ def _steps(message: AIMessage) -> list[_Step]:
     was_result = False
 
     def step(*, is_result: bool) -> _Step:
-        """The step that comes next belongs to: whatever follows a result begins one."""
+        """The step that comes next belongs to: whatever follows a result begins one.
+
+        So does what follows a call of which it is known that no result will come.
+        """
         nonlocal was_result
         if was_result and not is_result:
             steps.append(_Step())
@@ -103,6 +106,7 @@ def _steps(message: AIMessage) -> list[_Step]:
             call = ToolCall(name=block["name"], args=block["args"], id=block["id"])
             step_of[block["id"]] = now = step(is_result=False)
             now.calls.append(call)
+            was_result = block.get("extras", {}).get("unanswered", False)
         elif block["type"] == "server_tool_result":
             id_ = block["tool_call_id"]
             name = block.get("extras", {}).get("name", "tool")
