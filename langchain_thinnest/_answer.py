@@ -1,17 +1,6 @@
 """The turn → LangChain: one message, or chunks, or content blocks, of the same answer.
 
-`content` is one string, whether or not tools ran. The server's tools ride beside it in
-`additional_kwargs["server_tools"]`, each with the text offset where it happened:
-
-    {"type": "call", "id": ..., "name": ..., "args": {...}, "offset": 83}
-    {"type": "result", "id": ..., "name": ..., "result": ..., "offset": 83}
-
-`tool_calls` holds the calls of local tools alone: an agent loop would run again what the
-server ran. Where they stand, `additional_kwargs["tool_call_positions"]` says by their ids: how
-many characters of text, and how many of the server's tools, stand before them.
-
-`content_blocks` interleaves all this, by the translator registered here for the provider
-`thinnest`.
+How `content` and `additional_kwargs` tell of tools, `_content_blocks` says.
 This module knows nothing of how an answer is fetched.
 """
 
@@ -23,17 +12,22 @@ from copy import copy
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolMessage
-from langchain_core.messages.block_translators import register_translator
-from langchain_core.messages.content import ContentBlock
 from langchain_core.messages.tool import (
     ToolCall,
-    ToolCallChunk,
     invalid_tool_call,
     tool_call,
     tool_call_chunk,
 )
 from langchain_core.outputs import ChatGenerationChunk
 
+from langchain_thinnest._content_blocks import (
+    POSITIONS,
+    PROVIDER,
+    SERVER_TOOLS,
+    SURROUNDINGS,
+    block_of_raw,
+)
+from langchain_thinnest._places import around
 from langchain_thinnest._tool_calls import CallPart, LocalCall
 from langchain_thinnest._turn import (
     End,
@@ -44,9 +38,6 @@ from langchain_thinnest._turn import (
     Turn,
 )
 
-PROVIDER = "thinnest"
-SERVER_TOOLS = "server_tools"
-POSITIONS = "tool_call_positions"
 # LangChain reads each part of a call's arguments by itself; of a long one, that takes long.
 _LONG_PART = 2000
 
@@ -97,7 +88,11 @@ class Answer:
         turn = self.turn
         message = AIMessage(
             content=turn.text,
-            additional_kwargs={**_raw(turn.tools), **_positions(turn.local_calls)},
+            additional_kwargs={
+                **_raw(turn.tools),
+                **_positions(turn.local_calls),
+                **_surroundings(turn),
+            },
             tool_calls=[_valid(c) for c in turn.local_calls if c.args is not None],
             invalid_tool_calls=[_invalid(c) for c in turn.local_calls if c.args is None],
             response_metadata=self._response_metadata(),
@@ -141,6 +136,7 @@ class Answer:
     def _last_chunk(self) -> AIMessageChunk:
         return AIMessageChunk(
             content=[] if self._as_blocks else "",
+            additional_kwargs=_surroundings(self.turn),
             response_metadata={**self._metadata, **self._response_metadata()},
             usage_metadata=self.turn.usage,
             chunk_position="last",
@@ -266,6 +262,17 @@ def _positions(calls: Iterable[LocalCall]) -> dict[str, Any]:
     return {POSITIONS: positions} if positions else {}
 
 
+def _surroundings(turn: Turn) -> dict[str, Any]:
+    """What stands around each tool: one entry for a local call, two for a call and result."""
+    if not (turn.tools or turn.local_calls):
+        return {}
+    text = turn.text
+    found: dict[str, list[list[str]]] = {}
+    for tool in (*turn.tools, *turn.local_calls):
+        found.setdefault(tool.id, []).append([*around(text, tool.offset)])
+    return {SURROUNDINGS: {next(iter(found)): {"length": len(text), "around": found}}}
+
+
 def _valid(call: LocalCall) -> ToolCall:
     return tool_call(name=call.name or "", args=call.args or {}, id=call.id)
 
@@ -281,74 +288,4 @@ def call_block(call: LocalCall) -> dict[str, Any]:
 
 def tool_block(tool: ServerTool) -> dict[str, Any]:
     """A tool's call or result as a standard content block."""
-    return _block_of_raw(_raw([tool])[SERVER_TOOLS][0])
-
-
-def _block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
-    if raw["type"] == "call":
-        return {
-            "type": "server_tool_call",
-            "id": raw["id"],
-            "name": raw["name"],
-            "args": raw["args"],
-        }
-    return {
-        "type": "server_tool_result",
-        "tool_call_id": raw["id"],
-        "status": "success",
-        "output": raw["result"],
-        "extras": {"name": raw["name"]},
-    }
-
-
-def _content_blocks(message: AIMessage) -> list[ContentBlock]:
-    """The translator: text and tools, interleaved as they happened."""
-    tools = message.additional_kwargs.get(SERVER_TOOLS, [])
-    positions = message.additional_kwargs.get(POSITIONS, {})
-    if not (tools or positions) or not isinstance(message.content, str):
-        raise NotImplementedError  # nothing to interleave: the framework knows what to do
-    text, at = message.content, 0
-    blocks: list[dict[str, Any]] = []
-
-    def speak(until: int) -> None:
-        nonlocal at
-        if at < until <= len(text):
-            blocks.append({"type": "text", "text": text[at:until]})
-            at = until
-
-    calls = _placed(message, positions)
-    for number, raw in enumerate(tools):
-        while calls and calls[0][1] <= number:
-            offset, _, block = calls.pop(0)
-            speak(offset)
-            blocks.append(block)
-        speak(raw["offset"])
-        blocks.append(_block_of_raw(raw))
-    for offset, _, block in calls:
-        speak(offset)
-        blocks.append(block)
-    speak(len(text))
-    return cast("list[ContentBlock]", blocks)
-
-
-def _placed(
-    message: AIMessage, positions: dict[str, tuple[int, int]]
-) -> list[tuple[int, int, dict[str, Any]]]:
-    """The calls of local tools as blocks, where they stand; the rest of them last."""
-    calls: list[ToolCall | InvalidToolCall | ToolCallChunk] = [
-        *message.tool_calls,
-        *message.invalid_tool_calls,
-    ]
-    if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
-        calls = [*message.tool_call_chunks]
-    blocks = {call["id"]: dict(call) for call in calls}
-    placed = [
-        (*positions[id_], blocks.pop(id_))
-        for id_ in positions  # in the order in which they were made
-        if id_ in blocks
-    ]
-    end = (len(message.content), len(message.additional_kwargs.get(SERVER_TOOLS, ())))
-    return placed + [(*end, block) for block in blocks.values()]
-
-
-register_translator(PROVIDER, _content_blocks, _content_blocks)
+    return block_of_raw(_raw([tool])[SERVER_TOOLS][0])

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_thinnest._answer import PROVIDER, Answer, call_block, tool_block
+from langchain_thinnest._answer import Answer, call_block, tool_block
+from langchain_thinnest._content_blocks import PROVIDER
 from langchain_thinnest._tool_calls import CallPart
 from langchain_thinnest._turn import End, Piece
 
