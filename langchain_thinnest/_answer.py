@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from copy import copy
 from typing import Any, cast
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolMessage
 from langchain_core.messages.tool import (
@@ -77,6 +78,7 @@ class Answer:
         # Blocks of a v1 stream, so that chunks add up to them: a piece of text goes on with
         # the block before it, and a tool begins one of its own.
         self._block = -1
+        self._mark = ""
         self._block_is_text = False
         self._segment_id = segment_id
         self._has_plain_text = not as_blocks and segment_id is None
@@ -126,6 +128,14 @@ class Answer:
             message.id = self._id_of(piece)
         return ChatGenerationChunk(message=message)
 
+    def block_index(self, number: int) -> str:
+        """The `index` of a content block, which no block of another answer has.
+
+        LangChain puts blocks of one index together, also when it merges two messages.
+        """
+        self._mark = self._mark or f"lc_{uuid4().hex[:16]}"
+        return f"{self._mark}_{number}"
+
     def _id_of(self, piece: Piece) -> str:
         is_result = isinstance(piece, ServerToolResult)
         if self._was_result and not is_result and not isinstance(piece, End):
@@ -153,7 +163,7 @@ class Answer:
         if self._as_blocks and part.is_last:  # it is known now what the call is
             self._block += 1
             self._block_is_text = False
-            content = [{**call_block(part.call), "index": self._block}]
+            content = [{**call_block(part.call), "index": self.block_index(self._block)}]
         message = AIMessageChunk(
             content=content if self._as_blocks else "",
             additional_kwargs=_positions([part.call]) if part.is_first else {},
@@ -172,7 +182,7 @@ class Answer:
             {"type": "text", "text": piece} if isinstance(piece, str) else tool_block(piece)
         )
         return AIMessageChunk(
-            content=[{**block, "index": self._block}],
+            content=[{**block, "index": self.block_index(self._block)}],
             additional_kwargs={} if isinstance(piece, str) else _raw([piece]),
             response_metadata=self._metadata,
         )

@@ -52,7 +52,7 @@ class BlockEvents:
             return
         if self._text:
             text = {"type": "text", "text": "".join(self._text)}
-            yield _event("content-block-finish", index=self._next - 1, content=text)
+            yield self._end(self._next - 1, text)
             self._text.clear()
         if isinstance(piece, End):
             yield self._finish()
@@ -62,11 +62,15 @@ class BlockEvents:
             block = tool_block(piece)
             light = {key: _HEAVY.get(key, value) for key, value in block.items()}
             yield self._start(light)
-            yield _event("content-block-finish", index=self._next - 1, content=block)
+            yield self._end(self._next - 1, block)
 
     def _start(self, block: dict[str, Any]) -> MessagesData:
         self._next += 1
         return _event("content-block-start", index=self._next - 1, content=block)
+
+    def _end(self, index: int, block: dict[str, Any]) -> MessagesData:
+        block = {**block, "index": self._answer.block_index(index)}
+        return _event("content-block-finish", index=index, content=block)
 
     def _add_text(self, text: str) -> Iterator[MessagesData]:
         if not self._text:
@@ -87,7 +91,7 @@ class BlockEvents:
             delta = {"type": "tool-call-delta", "args": part.text}
             yield _event("content-block-delta", index=index, delta=delta)
         if part.is_last:
-            yield _event("content-block-finish", index=index, content=call_block(call))
+            yield self._end(index, call_block(call))
 
     def _finish(self) -> MessagesData:
         message = self._answer.message()
