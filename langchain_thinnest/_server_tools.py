@@ -106,13 +106,13 @@ def _steps(message: AIMessage) -> list[_Step]:
     for block in blocks_of(message):
         if (text := said_in(block)) is not None:
             step(is_result=False).text += text
-        elif block["type"] == "server_tool_call":
-            call = ToolCall(name=block["name"], args=block["args"], id=block["id"])
-            step_of[block["id"]] = now = step(is_result=False)
+        elif block.get("type") == "server_tool_call":
+            call = _call_in(block)
+            step_of[call["id"] or ""] = now = step(is_result=False)
             now.calls.append(call)
-        elif block["type"] == "server_tool_result":
-            id_ = block["tool_call_id"]
-            name = block.get("extras", {}).get("name", "tool")
+        elif block.get("type") == "server_tool_result":
+            id_ = str(block.get("tool_call_id") or "call")
+            name = str(block.get("extras", {}).get("name", "tool"))
             if id_ not in step_of:
                 step_of[id_] = now = step(is_result=False)
                 now.calls.append(ToolCall(name=name, args={}, id=id_))
@@ -122,6 +122,16 @@ def _steps(message: AIMessage) -> list[_Step]:
         else:  # a local tool's call, which the last message keeps
             step(is_result=False)
     return steps
+
+
+def _call_in(block: dict[str, Any]) -> ToolCall:
+    """A call on the server, of whatever another provider says of it."""
+    args = block.get("args")
+    return ToolCall(
+        name=str(block.get("name") or "tool"),
+        args=args if isinstance(args, dict) else {"input": args} if args else {},
+        id=str(block.get("id") or "call"),
+    )
 
 
 def said_in(block: dict[str, Any]) -> str | None:
