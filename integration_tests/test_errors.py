@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import time
 from typing import Any
 
 import pytest
 
 import langchain_thinnest as package
+from integration_tests import ways
 from integration_tests.conftest import KEY, Make
 from integration_tests.wire import Close, Reset, WireServer, chunk, head, refusal, stream
 from langchain_thinnest import (
@@ -95,6 +98,25 @@ def test_only_a_429_is_sent_again(
             {"detail": [{"loc": ["body", "message"], "msg": "too long", "type": "x"}, "more"]},
             "body.message: too long; more",
         ),
+        ({"error": {"detail": "why", "code": "x"}}, "why"),
+        ({"error": {"errors": [{"reason": "why"}]}}, "why"),
+        ({"reason": "why"}, "why"),
+        ({"content": "why"}, "why"),
+        ({"error": {"content": {"text": 1, "message": "why"}}}, "why"),
+        ({"error": "invalid_grant", "error_description": "why"}, "why"),
+        ({"error": True, "message": "why"}, "why"),
+        ({"success": False, "msg": "why"}, "why"),
+        ({"Message": "why"}, "why"),
+        ({"message": "", "error": {"message": None, "description": "why"}}, "why"),
+        ({"type": "about:blank", "title": "why", "status": 400}, "why"),
+        ({"title": "Bad", "detail": "why", "status": 400}, "why"),
+        ({"errors": [{"title": "Bad", "detail": "why"}, {"detail": "more"}]}, "why; more"),
+        ({"errors": ["why", "more"]}, "why; more"),
+        ({"errors": {"session_id": ["too long", "bad"]}}, "session_id: too long; bad"),
+        ({"status": "error", "data": {"message": "why"}}, "why"),
+        (["why", {"message": "more"}], "why; more"),
+        ({"error": {"code": 7}}, '{"error": {"code": 7}}'),
+        ({"error": 7}, '{"error": 7}'),
         ({}, "{}"),
         ("why", "why"),
         (b"<html>\n<h1>why</h1>", "<html> <h1>why</h1>"),
@@ -107,6 +129,19 @@ def test_what_the_server_says(wired: Make, wire: WireServer, body: Any, detail: 
     with pytest.raises(ThinnestError) as caught:
         wired().invoke("hi")
     assert caught.value.detail == detail
+
+
+def test_an_answer_tells_its_request_id(wired: Make, wire: WireServer, any_way: Any) -> None:
+    headers = {"X-Request-ID": "req_7"}
+    wire.answer(stream(as_sse(*EVENTS), headers=headers))
+    assert any_way(wired(), "hi").response_metadata["request_id"] == "req_7"
+    wire.answer(stream(as_sse(*EVENTS)))
+    assert "request_id" not in any_way(wired(), "hi").response_metadata
+    wire.answer(stream(as_sse(*EVENTS[:3]), headers=headers))
+    error = fails(any_way, wired())
+    assert type(error) is ThinnestInterruptedError
+    assert error.request_id == "req_7"
+    assert error.partial.response_metadata["request_id"] == "req_7"
 
 
 def test_the_emulators_own_refusals(
@@ -153,6 +188,32 @@ def test_nobody_listens(wired: Make, any_way: Any) -> None:
     assert type(error) is ThinnestConnectionError
     assert error.is_retryable
     assert "http://127.0.0.1:9" in str(error)
+
+
+@pytest.mark.parametrize("way", [ways.invoke, ways.ainvoke])
+def test_an_address_that_cannot_be_reached_is_told_once(
+    wired: Make, way: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "langchain_thinnest")
+    began = time.monotonic()
+    told_at: list[float] = []
+    handler = logging.Handler()
+    handler.emit = lambda _: told_at.append(time.monotonic() - began)  # type: ignore[method-assign]
+    logger = logging.getLogger("langchain_thinnest")
+    logger.addHandler(handler)
+    try:
+        fails(way, wired(base_url="http://127.0.0.1:9", max_retries=4))
+    finally:
+        logger.removeHandler(handler)
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert "Could not connect to http://127.0.0.1:9" in record.getMessage()
+    assert KEY not in record.getMessage()
+    assert 0.5 < told_at[0]  # noqa: SIM300 - not for what is over in a moment
+    caplog.clear()
+    with pytest.raises(ThinnestConnectionError):
+        wired(base_url="http://127.0.0.1:9", max_retries=1).invoke("hi")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("end", [Close(), Reset()])

@@ -69,6 +69,8 @@ class Answer:
         self.turn = turn
         self.rate_limit: dict[str, int] | None = None
         """What the response's headers say of the rate limit, once they came."""
+        self.request_id: str | None = None
+        """What the server calls the request, once its answer began: support asks for it."""
         self.agent_id = agent_id
         self._session_id = session_id
         self._as_blocks = as_blocks
@@ -202,6 +204,8 @@ class Answer:
             metadata["server_session_id"] = turn.server_session_id
         if self.rate_limit:
             metadata["rate_limit"] = self.rate_limit
+        if self.request_id:
+            metadata["request_id"] = self.request_id
         return metadata
 
 

@@ -72,6 +72,7 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, N
             _check_open("http_client", call.endpoint.client)
             with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
                 call.answer.rate_limit = response.rate_limit
+                call.answer.request_id = response.request_id
                 if call.session:
                     SPOKEN.add(*call.session)
                 for data in response:
@@ -110,6 +111,7 @@ async def aread(
                 call.endpoint, call.body, call.policy, on_retry
             ) as response:
                 call.answer.rate_limit = response.rate_limit
+                call.answer.request_id = response.request_id
                 if call.session:
                     SPOKEN.add(*call.session)
                 async for data in response:
@@ -141,6 +143,7 @@ def _told(call: Call) -> Iterator[None]:
         yield
     except ThinnestStreamError as error:
         error.partial = call.answer.message()
+        error.request_id = error.request_id or call.answer.request_id
         error.args = (call.endpoint.without_key(str(error)),)
         error.detail = error.detail and call.endpoint.without_key(error.detail)
         raise

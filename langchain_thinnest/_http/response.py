@@ -40,6 +40,7 @@ class Response:
 
     Attributes:
         rate_limit: What the headers say of the rate limit.
+        request_id: What the server calls the request, where it says so.
         waited: Seconds that reads have taken since the last event; whoever finds an event in
             the bytes sets it to 0.
     """
@@ -62,6 +63,7 @@ class Response:
         """
         self._lease = lease
         self.rate_limit = rate_limit(response.headers)
+        self.request_id = response.headers.get("x-request-id")
         self.waited = 0.0
         self._response = response
         self._is_own = is_own
