@@ -557,6 +557,21 @@ def test_ctrl_c_between_two_pieces_ends_an_answer(monkeypatch: pytest.MonkeyPatc
     assert sys.stdout.getvalue().endswith("> What are tides?\nLet\n")  # and nothing else
 
 
+def test_ctrl_c_takes_back_a_line(live: ThinnestEmulator, open_terminal: Any) -> None:
+    terminal = open_terminal()
+    begins(terminal)
+    terminal.type("half a que")
+    terminal.wait_for("half a que")
+    time.sleep(0.5)
+    for _ in range(2):  # the second one comes at once, and is meant for the first line
+        terminal.type(CTRL_C)
+        terminal.wait_for(PROMPT)
+    terminal.type("whole\n")
+    terminal.wait_for("\n1: whole")
+    terminal.wait_for(PROMPT)
+    ends(terminal)
+
+
 def test_ctrl_c_at_the_prompt_ends_a_chat(live: ThinnestEmulator, open_terminal: Any) -> None:
     terminal = open_terminal()
     terminal.wait_for("Ctrl+D ends the chat.\n")

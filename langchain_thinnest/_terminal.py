@@ -9,9 +9,11 @@ import contextlib
 import os
 import select
 import sys
+import time
 from collections.abc import Iterator
 
 _PASTE_PAUSE = 0.05  # seconds that may lie between two lines of a pasted text
+_TOO_LATE = 0.25  # seconds after a prompt
 _SILENCE = 5.0  # seconds without a byte after which nobody is expected to ask by a pipe
 _NOTE_AFTER = 1.0  # seconds
 _PASTE_ON, _PASTE_OFF = "\033[?2004h", "\033[?2004l"
@@ -54,14 +56,34 @@ def editing() -> Iterator[None]:
 
 
 def typed(prompt: str) -> str | None:
-    """Read what is typed: a line, or all lines of a pasted text; `None` at the end."""
+    """Read what is typed: a line, or all lines of a pasted text; `None` at the end.
+
+    Ctrl+C takes back what stands on the line; on an empty one it is the end, unless it was
+    meant for the answer that ended a moment ago.
+    """
+    while True:
+        began = time.monotonic()
+        try:
+            lines = [input(prompt)]
+            while _comes(_PASTE_PAUSE):
+                lines.append(input())
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            if not _line() and time.monotonic() - began > _TOO_LATE:
+                return None
+            print()
+        else:
+            return "\n".join(lines).strip()
+
+
+def _line() -> str:
+    """What stands on the line that is being typed, as far as that is known."""
     try:
-        lines = [input(prompt)]
-        while _comes(_PASTE_PAUSE):
-            lines.append(input())
-    except (EOFError, KeyboardInterrupt):
-        return None
-    return "\n".join(lines).strip()
+        import readline
+    except ImportError:
+        return ""
+    return readline.get_line_buffer()
 
 
 def piped() -> str:
