@@ -78,9 +78,7 @@ def tenacity_with_predicate(model: ChatThinnest) -> Runnable[Any, Any]:
     async def call(text: str) -> Any:
         return await aask(text)
 
-    return RunnableLambda(lambda given: given["messages"]) | RunnableLambda(
-        ask, afunc=call
-    )
+    return RunnableLambda(lambda given: given["messages"]) | RunnableLambda(ask, afunc=call)
 
 
 def chain_with_retry(model: ChatThinnest) -> Runnable[Any, Any]:
