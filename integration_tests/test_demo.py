@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,6 +241,43 @@ def test_what_to_install_is_said(
         "The emulator needs uvicorn, which is not installed: "
         'pip install "langchain-thinnest[emulator]"\n'
     )
+
+
+QUESTIONS = [
+    "What is 2^10?",
+    'What\'s "this"?',
+    "a $(touch pwned) b `touch pwned` c; touch pwned # d",
+    "$HOME $$ ${PATH} $(HOME) %s 100% \\n \\ 'x",
+    "--help",
+    "Grüße & <tags> | more",
+    "two\nlines",
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_make_takes_a_question_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, how: str
+) -> None:
+    """Neither make nor a shell reads what is in it. In place of Python: what it is given."""
+    shutil.copy(Path(__file__).parents[1] / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
+    python.chmod(0o755)
+    (tmp_path / ".venv" / "demo").touch()
+    command = ["make", "--no-print-directory", "demo"]
+    if how == "argument":
+        command.append(f"QUESTION={question}")
+    else:
+        monkeypatch.setenv("QUESTION", question)
+    done = subprocess.run(
+        command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"<-m><langchain_thinnest><--><{question}>"
+    assert not (tmp_path / "pwned").exists()
 
 
 # --- on a terminal ---

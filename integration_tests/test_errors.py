@@ -7,6 +7,7 @@ import pickle
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 import langchain_thinnest as package
@@ -22,6 +23,7 @@ from langchain_thinnest import (
     ThinnestNotFoundError,
     ThinnestProtocolError,
     ThinnestRateLimitError,
+    ThinnestRequestError,
     ThinnestServerError,
     ThinnestTimeoutError,
 )
@@ -178,6 +180,67 @@ def test_a_503_is_sent_again_only_if_it_says_when(
         assert isinstance(error, ThinnestServerError)
         assert not error.is_retryable
     assert len(wire.requests) == (2 if retry_after else 1)
+
+
+def test_404_names_the_agent_and_the_address(
+    emulator: ThinnestEmulator, make: Make, any_way: Any
+) -> None:
+    error = fails(any_way, make("ag_unknown"))
+    for said in ("'ag_unknown'", emulator.base_url, "agent_id", "base_url"):
+        assert said in str(error)
+    assert error.detail == "Agent not found"
+
+
+@pytest.mark.parametrize(
+    ("key", "is_newer"), [("ta_live_0123456789", True), ("ak_0123456789", False)]
+)
+def test_401_says_that_a_key_belongs_to_another_api(
+    wired: Make, wire: WireServer, any_way: Any, key: str, is_newer: bool
+) -> None:
+    wire.answer(refusal(401, {"detail": "Invalid token"}))
+    error = fails(any_way, wired(api_key=key))
+    assert type(error) is ThinnestAuthenticationError
+    assert ("newer API" in str(error)) is is_newer
+    assert "THINNEST_API_KEY" in str(error)
+    assert key not in str(error)
+
+
+async def test_a_closed_client_is_told_by_its_name(wired: Make, wire: WireServer) -> None:
+    wire.answer(stream(as_sse(*EVENTS)))
+    client, async_client = httpx.Client(), httpx.AsyncClient()
+    model = wired(http_client=client, http_async_client=async_client)
+    assert model.invoke("hi").text == (await model.ainvoke("hi")).text == TEXT
+    client.close()
+    await async_client.aclose()
+    for way in (model.invoke, lambda text: list(model.stream(text))):
+        with pytest.raises(ThinnestRequestError, match=r"http_client .*closed"):
+            way("hi")
+    with pytest.raises(ThinnestRequestError, match=r"http_async_client .*closed"):
+        await model.ainvoke("hi")
+    with pytest.raises(ThinnestRequestError, match=r"http_async_client .*closed"):
+        _ = [chunk async for chunk in model.astream("hi")]
+    assert len(wire.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["text/event-stream", "text/event-stream"],
+        ["text/event-stream", "text/plain"],
+        ["text/html", "text/event-stream; charset=utf-8"],
+        ["text/event-stream, text/event-stream"],
+        ["TEXT/Event-Stream;charset=UTF-8", "application/octet-stream"],
+    ],
+)
+def test_two_content_types_where_one_is_the_contracts(
+    wired: Make, wire: WireServer, any_way: Any, kinds: list[str]
+) -> None:
+    """Some proxies add a second; to refuse it then would be after the agent acted."""
+    types = "".join(f"Content-Type: {kind}\r\n" for kind in kinds).encode()
+    begin = b"HTTP/1.1 200 OK\r\n" + types + b"Connection: close\r\n\r\n"
+    wire.answer([begin + as_sse(*EVENTS), Close()])
+    assert any_way(wired(), "hi").text == TEXT
+    assert len(wire.requests) == 1
 
 
 # --- no answer at all ---
