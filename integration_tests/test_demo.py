@@ -541,7 +541,7 @@ def test_what_is_typed_during_an_answer_is_asked_next(
 
     def slow(message: str, session: Any) -> Any:
         yield "Well, "
-        time.sleep(0.5)
+        time.sleep(1.0)
         yield "yes."
 
     live.agents["ag_slow"] = slow
@@ -550,13 +550,14 @@ def test_what_is_typed_during_an_answer_is_asked_next(
     terminal.wait_for(PROMPT)
     terminal.type("once\n")
     terminal.wait_for("Well, ")
-    terminal.type("next\n")
+    following = "and then, " * 1000 + "what?"  # more than a terminal's line holds
+    terminal.type(f"{following}\n")
     terminal.wait_for("[usage]")
     terminal.wait_for("Well, yes.")
     terminal.wait_for(PROMPT)
     ends(terminal)
     asked = [request["message"] for request in live.requests]
-    assert asked == [SAMPLE, "once", "next"]
+    assert asked == [SAMPLE, "once", following]
 
 
 def test_the_terminal_is_left_as_it_was(open_terminal: Any) -> None:

@@ -210,7 +210,7 @@ async def test_a_closed_client_is_told_by_its_name(wired: Make, wire: WireServer
     client, async_client = httpx.Client(), httpx.AsyncClient()
     model = wired(http_client=client, http_async_client=async_client)
     assert model.invoke("hi").text == (await model.ainvoke("hi")).text == TEXT
-    client.close()
+    client.close()  # noqa: ASYNC212
     await async_client.aclose()
     for way in (model.invoke, lambda text: list(model.stream(text))):
         with pytest.raises(ThinnestRequestError, match=r"http_client .*closed"):

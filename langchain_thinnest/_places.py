@@ -105,8 +105,6 @@ class _Search:
             starts = self._starts(before + after, place)
             if len(starts) == 1 or (starts and len(starts) == self._alike_of(place)):
                 return starts[0] + len(before)
-            if starts:
-                return None  # in doubt
         return self._by_one_side(place)
 
     def _fits(self, at: int, place: Place) -> bool:
