@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from langchain_core.language_models import BaseChatModel
 
+from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import ThinnestEmulator
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +125,12 @@ def prose(page: Path) -> str:
 
 def slug(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+
+
+def test_the_settings_are_all_told() -> None:
+    told = re.findall(r"`(\w+)`", (ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
+    ours = ChatThinnest.model_fields.keys() - BaseChatModel.model_fields.keys()
+    assert ours - set(told) == set()
 
 
 def test_the_readme_is_short() -> None:
