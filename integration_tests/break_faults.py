@@ -51,7 +51,9 @@ class Break:
 CLIENT, RESPONSE, HTTP11, FAILED_AS, RETRIES = (
     f"_http/{name}.py" for name in ("client", "response", "http11", "failures", "retries")
 )
-SSE, TURN, EVENTS, CALL = (f"{name}.py" for name in ("_sse", "_turn", "events", "_call"))
+SSE, TURN, EVENTS, CALL, AS_JSON = (
+    f"{name}.py" for name in ("_sse", "_turn", "events", "_call", "_json_answer")
+)
 
 
 def names(*beginnings: str) -> list[str]:
@@ -67,7 +69,133 @@ ERRORS_COUNT = (
     "            if not self.is_over:\n                raise\n\n",
     "            raise\n\n",
 )
+ON_JSON = [
+    Break(
+        "JSON is no answer",
+        FAILED_AS,
+        "for kind in (EVENT_STREAM, JSON) if",
+        "for kind in (EVENT_STREAM,) if",
+        ["JSON, whole", "JSON, whole, in chunks"],
+    ),
+    Break(
+        "any 2xx is an answer",
+        FAILED_AS,
+        "if response.status_code != 200:",
+        "if response.status_code >= 300:",
+        ["JSON with status 201"],
+    ),
+    Break(
+        "whole JSON counts only at a good end",
+        AS_JSON,
+        '        if problem and (isinstance(reason, ThinnestInterruptedError) or "EOF" in',
+        '        if True or (isinstance(reason, ThinnestInterruptedError) or "EOF" in',
+        ["JSON, whole, then a reset", "JSON, whole, then a stall"],
+    ),
+    Break(
+        "no wrapper is looked into",
+        AS_JSON,
+        "said = {**value, **data}",
+        "said = {**value}",
+        ["JSON in a wrapper", "JSON with an error in a wrapper"],
+    ),
+    Break(
+        "a wrapper's failure is forgotten",
+        AS_JSON,
+        'if value.get("success") is False:',
+        "if False:",
+        ["JSON with success false around an answer"],
+    ),
+    Break(
+        "a byte order mark is JSON",
+        AS_JSON,
+        ".removeprefix(_BOM)",
+        "",
+        ["JSON with a byte order mark"],
+    ),
+    Break(
+        "JSON that ends too early is an interrupted stream",
+        FAILED_AS,
+        'ThinnestProtocolError(_CUT_JSON.format("the server ended it"))',
+        'ThinnestInterruptedError(_CUT_JSON.format("the server ended it"))',
+        ["JSON cut by the server", "JSON cut in its gzip", "JSON of no bytes"],
+    ),
+    Break(
+        "JSON that is cut is an interrupted stream",
+        FAILED_AS,
+        "kind = ThinnestInterruptedError if is_late else ThinnestProtocolError",
+        "kind = ThinnestInterruptedError",
+        ["JSON cut by a close", "JSON cut by a reset", "JSON cut amid its chunks"],
+    ),
+    Break(
+        "JSON that stalls is cut",
+        FAILED_AS,
+        "kind = ThinnestInterruptedError if is_late else ThinnestProtocolError",
+        "kind = ThinnestProtocolError",
+        ["JSON stalled at its begin", "JSON stalled in its middle"],
+    ),
+    Break(
+        "no event for too long is another error",
+        FAILED_AS,
+        'return ThinnestInterruptedError(\n        f"No event came',
+        'return ThinnestProtocolError(\n        f"No event came',
+        ["JSON with spaces for ever"],
+    ),
+    Break(
+        "too much JSON is another error",
+        AS_JSON,
+        'raise ThinnestProtocolError(\n                f"The answer in JSON is larger',
+        'raise ThinnestInterruptedError(\n                f"The answer in JSON is larger',
+        ["JSON over max_event_bytes", "JSON over max_event_bytes without an end"],
+    ),
+    Break(
+        "what is no object is an interrupted stream",
+        AS_JSON,
+        "    return ThinnestProtocolError(\n",
+        "    return ThinnestInterruptedError(\n",
+        names("JSON that is"),
+    ),
+    Break(
+        "nothing is an answer",
+        AS_JSON,
+        "if not texts and not has_failed:",
+        "if False:",
+        names("JSON that is an empty", "JSON that is an object w", "JSON that is an answer"),
+    ),
+    Break(
+        "a failure has another type",
+        AS_JSON,
+        '{"type": "error",',
+        '{"type": "oops",',
+        [
+            *names("JSON with success", "JSON with an error and", "JSON with an error in"),
+            "JSON with a detail and no answer",
+            "JSON with an error beside an empty wrapper",
+        ],
+    ),
+    Break(
+        "success does not matter",
+        AS_JSON,
+        'has_failed = said.get("success") is False or (',
+        "has_failed = (",
+        ["JSON with success false and a text", "JSON with success false after a text"],
+    ),
+    Break(
+        "an error beside an answer counts",
+        AS_JSON,
+        "not texts and bool(",
+        "bool(",
+        ["JSON with an error beside the answer"],
+    ),
+    Break(
+        "every tool is an object",
+        AS_JSON,
+        "if not isinstance(inner, dict) or not",
+        "if not",
+        ["JSON with fields of wrong types"],
+    ),
+]
 BREAKS = [
+    *ON_JSON,
     Break(
         "a lost connection counts as one that was made",
         FAILED_AS,
@@ -195,9 +323,9 @@ BREAKS = [
     ),
     Break(
         "any status may have a stream",
-        CLIENT,
-        "return response.status_code == 200 and ",
-        "return ",
+        FAILED_AS,
+        "if response.status_code != 200:",
+        "if False:",
         ["refusal as an event stream", "status 304", "status 204", "status 206"],
     ),
     Break(
@@ -219,7 +347,7 @@ BREAKS = [
         FAILED_AS,
         "FAILURES = (httpx.HTTPError, ",
         "FAILURES = (httpx.TransportError, ",
-        ["broken gzip"],
+        ["broken gzip", "JSON with broken gzip"],
     ),
     Break(
         "a refusal's compression is always right",
@@ -267,31 +395,39 @@ BREAKS = [
     ),
     Break(
         "any content type is a stream's",
-        CLIENT,
-        'and "text/event-stream" in kinds',
-        "and kinds",
-        ["HTML page with status 200", "JSON with status 200", "another content type"],
+        FAILED_AS,
+        "return next((kind for kind in (EVENT_STREAM, JSON) if kind in kinds), None)",
+        "return JSON if JSON in kinds else EVENT_STREAM",
+        [
+            "HTML page with status 200",
+            "another content type",
+            "JSON as plain text",
+            "JSON as another kind of JSON",
+        ],
     ),
     Break(
         "a content type is needed",
-        CLIENT,
-        'get("content-type", "text/event-stream")',
+        FAILED_AS,
+        'get("content-type", EVENT_STREAM)',
         'get("content-type", "")',
         ["no content type"],
     ),
     Break(
         "a content type has no parameters",
-        CLIENT,
+        FAILED_AS,
         'part.partition(";")[0].strip()',
         "part.strip()",
-        ["content type with a parameter, in capitals"],
+        [
+            "content type with a parameter, in capitals",
+            "JSON with a parameter, in capitals",
+        ],
     ),
     Break(
         "no body is compressed",
         RESPONSE,
         'is_raw = "content-encoding" not in response.headers',
         "is_raw = True",
-        ["right gzip", "broken gzip", "cut gzip"],
+        ["right gzip", "broken gzip", "cut gzip", "JSON, gzipped"],
     ),
     Break(
         "an end before `done` is another error",
@@ -306,6 +442,7 @@ BREAKS = [
             "Content-Length shorter than the body",
             "end of the body",
             "[DONE] in place of `done`",
+            "JSON as an event stream",
         ],
     ),
     Break(
@@ -355,8 +492,8 @@ BREAKS = [
     Break(
         "a last line needs a line end",
         TURN,
-        "        payload = self._decoder.flush()\n",
-        "        payload = None\n",
+        "            last = self._decoder.flush()\n",
+        "            last = None\n",
         [
             "error event without a line end, then a close",
             "`done` without a line end",

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import socket
 import ssl
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import httpx
 import trustme
+from h2.errors import ErrorCodes
 
+from integration_tests.http2 import Failure, Http2Server, goes_away, reset
 from integration_tests.wire import (
+    END,
     HEADERS,
     Bare,
     Close,
@@ -61,6 +67,14 @@ WHOLE = as_sse(*EVENTS)
 LONG = 3.0  # seconds: longer than any test waits
 
 
+class Reached(NamedTuple):
+    """A server that is not scripted."""
+
+    base_url: str
+    fields: dict[str, Any]
+    requests: Sequence[Any] = ()
+
+
 @dataclass(frozen=True)
 class Fault:
     """What goes wrong, and what comes of it.
@@ -69,43 +83,45 @@ class Fault:
         name: In a few plain words.
         error: The class that is raised; `None`: the answer is whole all the same.
         script: What the server does with each request.
-        place: Something else than the scripted server: makes its base URL, and the fields
-            that a model needs to speak to it.
+        place: Something else than the scripted server: makes its base URL, the fields that a
+            model needs to speak to it, and what requests it has had.
         is_sent_again: The message is sent again while tries are left.
         is_retryable: The error says that sending the message again is safe.
         partial: The text in the error's `partial`; `None` for an error without one.
         text: The text of a whole answer.
         fields: The model's, where the fault is relative to them.
         within: Seconds in which a call ends.
+        sent: Whether the message was sent: yes, no or unknown, as the error says too.
     """
 
     name: str
     error: type[ThinnestError] | None = None
     script: list[Step] = field(default_factory=list)
-    place: Callable[[], AbstractContextManager[tuple[str, dict[str, Any]]]] | None = None
+    place: Callable[[], AbstractContextManager[Reached]] | None = None
     is_sent_again: bool = False
     is_retryable: bool = False
     partial: str | None = None
     text: str = TEXT
     fields: dict[str, Any] = field(default_factory=dict)
     within: float = 2.0
+    sent: str = "yes"
 
 
 # --- servers that cannot be scripted, since no request reaches them ---
 
-Place = Iterator[tuple[str, dict[str, Any]]]
+Place = Iterator[Reached]
 
 
 @contextmanager
 def _nobody() -> Place:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}", {}
+        yield Reached(f"http://127.0.0.1:{taken.getsockname()[1]}", {})
 
 
 @contextmanager
 def _no_such_host() -> Place:
-    yield "https://nowhere.invalid", {}
+    yield Reached("https://nowhere.invalid", {})
 
 
 @contextmanager
@@ -117,7 +133,7 @@ def _full_backlog() -> Place:
         for client in waiting:
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
-        yield (
+        yield Reached(
             f"http://127.0.0.1:{listener.getsockname()[1]}",
             {"timeout": httpx.Timeout(5.0, connect=READ_TIMEOUT)},
         )
@@ -132,7 +148,7 @@ def _takes_nothing() -> Place:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listener.bind(("127.0.0.1", 0))
         listener.listen(8)
-        yield (
+        yield Reached(
             f"http://127.0.0.1:{listener.getsockname()[1]}",
             {
                 "timeout": httpx.Timeout(5.0, write=READ_TIMEOUT),
@@ -156,7 +172,7 @@ def _server_side() -> ssl.SSLContext:
 @contextmanager
 def _untrusted() -> Place:
     with WireServer(tls=_server_side()) as server:
-        yield server.base_url, {}
+        yield Reached(server.base_url, {}, server.requests)
 
 
 def _in_handshake(*script: Step) -> Any:
@@ -166,7 +182,7 @@ def _in_handshake(*script: Step) -> Any:
     def place() -> Place:
         with WireServer(is_deaf=True) as server:
             server.answer(list(script))
-            yield (
+            yield Reached(
                 server.base_url.replace("http", "https"),
                 {"timeout": httpx.Timeout(5.0, connect=READ_TIMEOUT)},
             )
@@ -184,13 +200,85 @@ def _trusted(*script: Step) -> Any:
         with WireServer(tls=_server_side()) as server:
             server.answer(list(script))
             with httpx.Client(verify=context) as client:
-                yield (
+                yield Reached(
                     server.base_url,
                     {
                         "http_client": client,
                         "http_async_client": httpx.AsyncClient(verify=context),
                     },
+                    server.requests,
                 )
+
+    return place
+
+
+def _proxied(*script: Step) -> Any:
+    """A proxy that does this with CONNECT; what it hears of is no message."""
+
+    @contextmanager
+    def place() -> Place:
+        with WireServer() as proxy, patch.dict(os.environ, {"HTTPS_PROXY": proxy.base_url}):
+            proxy.answer(list(script))
+            yield Reached("https://thinnest.invalid", {})
+
+    return place
+
+
+def _environment(base_url: str, **variables: str) -> Any:
+    """An environment that cannot be used."""
+
+    @contextmanager
+    def place() -> Place:
+        with NamedTemporaryFile() as empty:
+            given = {name: value.format(empty=empty.name) for name, value in variables.items()}
+            with patch.dict(os.environ, given):
+                yield Reached(base_url, {})
+
+    return place
+
+
+@contextmanager
+def _hook_that_raises() -> Place:
+    def hook(_: httpx.Request) -> None:
+        raise httpx.ConnectError("no token")
+
+    async def ahook(request: httpx.Request) -> None:
+        hook(request)
+
+    with WireServer() as server, httpx.Client(event_hooks={"request": [hook]}) as client:
+        server.answer(stream(WHOLE))
+        aclient = httpx.AsyncClient(event_hooks={"request": [ahook]})
+        fields = {"http_client": client, "http_async_client": aclient}
+        yield Reached(server.base_url, fields, server.requests)
+
+
+@contextmanager
+def _illegal_header() -> Place:
+    """The caller's own clients add a header that HTTP cannot carry."""
+    headers = {"X-Team": " blue"}
+    with WireServer() as server, httpx.Client(headers=headers) as client:
+        server.answer(stream(WHOLE))
+        fields = {
+            "http_client": client,
+            "http_async_client": httpx.AsyncClient(headers=headers),
+        }
+        yield Reached(server.base_url, fields, server.requests)
+
+
+def _http2(failure: Failure) -> Any:
+    """A server that speaks HTTP/2 and fails the first request and its second try."""
+
+    @contextmanager
+    def place() -> Place:
+        none_idle = httpx.Limits(max_keepalive_connections=0)  # whose loop is gone
+        options: Any = {"http1": False, "http2": True, "limits": none_idle}
+        with Http2Server() as server, httpx.Client(**options) as client:
+            server.failures = [failure, failure]
+            fields = {
+                "http_client": client,
+                "http_async_client": httpx.AsyncClient(**options),
+            }
+            yield Reached(server.base_url, fields, server.requests)
 
     return place
 
@@ -217,6 +305,19 @@ def _with(raw: bytes) -> list[Step]:
     return stream(as_sse(*SOME) + raw + as_sse(*EVENTS[2:]))
 
 
+def _json(body: Any, kind: str = "application/json", **headers: str) -> list[Step]:
+    """A whole answer in JSON, or in what are these bytes."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    fields = {"Content-Type": kind, "Content-Length": str(len(content)), **headers}
+    return [head(200, fields) + content]
+
+
+def _json_begun(*data: bytes) -> list[Step]:
+    """An answer in JSON of unknown length, up to somewhere in its body."""
+    begin = head(200, {"Content-Type": "application/json", "Transfer-Encoding": "chunked"})
+    return [begin, *map(chunk, data)]
+
+
 def _html(status: int) -> list[Step]:
     return refusal(status, b"<html><h1>Something went wrong</h1></html>")
 
@@ -239,9 +340,19 @@ def _nested(depth: int, beside: bytes = b"") -> list[Step]:
 GZIP = {"Content-Encoding": "gzip"}
 ZIPPED = gzip.compress(WHOLE)
 RETRIED = {"is_sent_again": True, "is_retryable": True}
+UNSENT = {"sent": "no"}
+REFUSED_CONNECTION = {**RETRIED, **UNSENT}
 CUT = {"error": ThinnestInterruptedError, "partial": SOME_TEXT}
 WRONG = {"error": ThinnestProtocolError, "partial": SOME_TEXT}
 NOT_A_STREAM = {"error": ThinnestProtocolError, "partial": ""}
+NO_ANSWER = NOT_A_STREAM
+FAILED: dict[str, Any] = {"error": ThinnestGenerationError, "partial": ""}
+STALLED: dict[str, Any] = {"error": ThinnestInterruptedError, "partial": ""}
+WHOLE_JSON = json.dumps({"response": TEXT, "session_id": "s", "tokens_used": 170}).encode()
+HALF = WHOLE_JSON[:40]
+JSON_SIZED = head(
+    200, {"Content-Type": "application/json", "Content-Length": str(len(WHOLE_JSON))}
+)
 
 _refused: list[tuple[int, type[ThinnestError]]] = [
     (400, ThinnestRequestError),
@@ -264,36 +375,114 @@ _refused: list[tuple[int, type[ThinnestError]]] = [
 
 TABLE: dict[str, list[Fault]] = {
     "No connection": [
-        Fault("nobody listens", ThinnestConnectionError, place=_nobody, **RETRIED),
-        Fault("unknown host name", ThinnestConnectionError, place=_no_such_host, **RETRIED),
-        Fault("connect timeout", ThinnestTimeoutError, place=_full_backlog, **RETRIED),
-        Fault("untrusted certificate", ThinnestConnectionError, place=_untrusted),
+        Fault("nobody listens", ThinnestConnectionError, place=_nobody, **REFUSED_CONNECTION),
+        Fault(
+            "unknown host name",
+            ThinnestConnectionError,
+            place=_no_such_host,
+            **REFUSED_CONNECTION,
+        ),
+        Fault(
+            "connect timeout", ThinnestTimeoutError, place=_full_backlog, **REFUSED_CONNECTION
+        ),
+        Fault("untrusted certificate", ThinnestConnectionError, place=_untrusted, **UNSENT),
         Fault(
             "plain HTTP on an https URL",
             ThinnestConnectionError,
             place=_in_handshake(*stream(WHOLE)),
+            **UNSENT,
         ),
         Fault(
             "close in the TLS handshake",
             ThinnestConnectionError,
             place=_in_handshake(Close()),
-            **RETRIED,
+            **REFUSED_CONNECTION,
         ),
         Fault(
             "reset in the TLS handshake",
             ThinnestConnectionError,
             place=_in_handshake(Reset()),
-            **RETRIED,
+            **REFUSED_CONNECTION,
         ),
         Fault(
             "stall in the TLS handshake",
             ThinnestTimeoutError,
             place=_in_handshake(Wait(LONG)),
-            **RETRIED,
+            **REFUSED_CONNECTION,
+        ),
+        *(
+            Fault(
+                f"proxy that answers CONNECT with {status}",
+                ThinnestConnectionError,
+                place=_proxied(head(status, {"Content-Length": "0"})),
+                **UNSENT,
+            )
+            for status in (403, 407)
+        ),
+        Fault(
+            "proxy that answers CONNECT with 502",
+            ThinnestConnectionError,
+            place=_proxied(head(502, {"Content-Length": "0"})),
+            **REFUSED_CONNECTION,
+        ),
+        Fault(
+            "proxy that closes in CONNECT",
+            ThinnestConnectionError,
+            place=_proxied(Close()),
+            **REFUSED_CONNECTION,
+        ),
+        Fault(
+            "proxy that resets in CONNECT",
+            ThinnestConnectionError,
+            place=_proxied(Reset()),
+            **REFUSED_CONNECTION,
+        ),
+        Fault(
+            "proxy that stalls in CONNECT",
+            ThinnestTimeoutError,
+            place=_proxied(Wait(LONG)),
+            **REFUSED_CONNECTION,
+        ),
+        *(
+            Fault(
+                f"proxy in the environment {what}",
+                ThinnestRequestError,
+                place=_environment("https://thinnest.invalid", HTTPS_PROXY=proxy),
+                **UNSENT,
+            )
+            for what, proxy in {
+                "of an unknown kind": "socks://127.0.0.1:1",
+                "that is no URL": "http://[::1",
+                "by SOCKS, without its package": "socks5://127.0.0.1:1",
+            }.items()
+        ),
+        Fault(
+            "empty file of CA certificates",
+            ThinnestConnectionError,
+            place=_environment("https://127.0.0.1:1", SSL_CERT_FILE="{empty}"),
+            **UNSENT,
+        ),
+        Fault(
+            "request hook of a caller's client that raises",
+            ThinnestConnectionError,
+            place=_hook_that_raises,
+            **UNSENT,
+        ),
+        Fault(
+            "header of a caller's client that HTTP cannot carry",
+            ThinnestRequestError,
+            place=_illegal_header,
+            **UNSENT,
         ),
     ],
     "No answer": [
-        Fault("server does not read", ThinnestTimeoutError, place=_takes_nothing, within=4.0),
+        Fault(
+            "server does not read",
+            ThinnestTimeoutError,
+            place=_takes_nothing,
+            within=4.0,
+            sent="unknown",
+        ),
         Fault("close before the status", ThinnestConnectionError, [Close()]),
         Fault("reset before the status", ThinnestConnectionError, [Reset()]),
         Fault("stall before the status", ThinnestTimeoutError, [Wait(LONG)]),
@@ -314,6 +503,31 @@ TABLE: dict[str, list[Fault]] = {
             "garbage under TLS in place of an answer",
             ThinnestConnectionError,
             place=_trusted(Bare(b"garbage\n" * 9)),
+        ),
+        *(
+            Fault(
+                f"HTTP/2 stream reset with {code.name} before the status",
+                ThinnestConnectionError,
+                place=_http2(reset(code)),
+            )
+            for code in (ErrorCodes.INTERNAL_ERROR, ErrorCodes.CANCEL)
+        ),
+        Fault(
+            "HTTP/2 stream reset with REFUSED_STREAM",
+            ThinnestConnectionError,
+            place=_http2(reset(ErrorCodes.REFUSED_STREAM)),
+            **RETRIED,
+        ),
+        Fault(
+            "HTTP/2 GOAWAY that names no stream",
+            ThinnestConnectionError,
+            place=_http2(goes_away(lambda _: 0)),
+            **RETRIED,
+        ),
+        Fault(
+            "HTTP/2 GOAWAY that names the request's stream",
+            ThinnestConnectionError,
+            place=_http2(goes_away(lambda stream_id: stream_id)),
         ),
     ],
     "A refusal": [
@@ -398,7 +612,7 @@ TABLE: dict[str, list[Fault]] = {
         Fault("status 204", script=[head(204, {})], **NOT_A_STREAM),
         Fault("status 206", script=[head(206) + WHOLE, Close()], **NOT_A_STREAM),
         Fault("HTML page with status 200", script=_html(200), **NOT_A_STREAM),
-        Fault("JSON with status 200", script=refusal(200, {"response": "hi"}), **NOT_A_STREAM),
+        Fault("JSON with status 201", script=refusal(201, {"response": "hi"}), **NOT_A_STREAM),
         Fault(
             "another content type",
             script=stream(WHOLE, headers={"Content-Type": "text/plain"}),
@@ -413,6 +627,107 @@ TABLE: dict[str, list[Fault]] = {
             "informational answer first",
             script=[head(103, {"Link": "</x>"}), *stream(WHOLE)],
         ),
+    ],
+    "Answers in JSON": [
+        Fault("JSON, whole", script=_json(WHOLE_JSON)),
+        Fault("JSON, whole, in chunks", script=[*_json_begun(HALF, WHOLE_JSON[40:]), END]),
+        Fault(
+            "JSON in a wrapper",
+            script=_json({"data": {"response": TEXT, "session_id": "s"}, "status": 200}),
+        ),
+        Fault("JSON with a byte order mark", script=_json(b"\xef\xbb\xbf" + WHOLE_JSON)),
+        Fault(
+            "JSON with a parameter, in capitals",
+            script=_json(WHOLE_JSON, "Application/JSON; charset=UTF-8"),
+        ),
+        Fault("JSON, gzipped", script=_json(gzip.compress(WHOLE_JSON), **GZIP)),
+        Fault("JSON, whole, then a reset", script=[*_json_begun(WHOLE_JSON), Reset()]),
+        Fault("JSON, whole, then a stall", script=[*_json_begun(WHOLE_JSON), Wait(LONG)]),
+        Fault("JSON cut by the server", script=_json(HALF), **NO_ANSWER),
+        Fault("JSON cut by a close", script=[JSON_SIZED + HALF, Close()], **NO_ANSWER),
+        Fault("JSON cut by a reset", script=[JSON_SIZED + HALF, Reset()], **NO_ANSWER),
+        Fault("JSON cut amid its chunks", script=[*_json_begun(HALF), Close()], **NO_ANSWER),
+        Fault(
+            "JSON cut in its gzip",
+            script=[*_json(gzip.compress(WHOLE_JSON)[:-20], **GZIP)],
+            **NO_ANSWER,
+        ),
+        Fault("JSON with broken gzip", script=_json(b"garbage", **GZIP), **NO_ANSWER),
+        Fault("JSON of no bytes", script=_json(b""), **NO_ANSWER),
+        Fault("JSON stalled at its begin", script=[JSON_SIZED, Wait(LONG)], **STALLED),
+        Fault("JSON stalled in its middle", script=[JSON_SIZED + HALF, Wait(LONG)], **STALLED),
+        Fault(
+            "JSON with spaces for ever",
+            script=[*_json_begun(HALF), Repeat(chunk(b" "), 0.02)],
+            fields={"stall_timeout": 0.2},
+            **STALLED,
+        ),
+        Fault(
+            "JSON over max_event_bytes",
+            script=_json({"response": "x" * MAX_EVENT_BYTES}),
+            **NO_ANSWER,
+        ),
+        Fault(
+            "JSON over max_event_bytes without an end",
+            script=[*_json_begun(HALF), Repeat(chunk(b"x" * 500), 0.0)],
+            **NO_ANSWER,
+        ),
+        *(
+            Fault(f"JSON that is {what}", script=_json(body), **NO_ANSWER)
+            for what, body in {
+                "a list": [{"response": "hi"}],
+                "a string": "hi",
+                "null": None,
+                "no JSON": b"<html>",
+                "an event stream": WHOLE,
+                "not UTF-8": b'{"response": "\xff"}',
+                "an object and more": WHOLE_JSON + b"{}",
+                "nested 500 deep": b'{"response": "", "a": %s%s}' % (b"[" * 500, b"]" * 500),
+                "an empty object": {},
+                "an object without an answer": {"session_id": "s", "usage": {}},
+                "an object whose answer is no string": {"response": {"a": "hi"}},
+                "an object whose answer is null": {"response": None, "tool_calls": []},
+                "an answer in two wrappers": {"data": {"data": {"response": "hi"}}},
+            }.items()
+        ),
+        *(
+            Fault(f"JSON with {what}", script=_json(body), **FAILED)
+            for what, body in {
+                "success false": {"success": False, "error": "no"},
+                "success false and a text": {"success": False, "response": "no"},
+                "success false around an answer": {
+                    "success": False,
+                    "data": {"success": True, "response": ""},
+                },
+                "an error and no answer": {"error": {"message": "no", "code": 7}},
+                "a detail and no answer": {"detail": [{"loc": ["body"], "msg": "no"}]},
+                "an error in a wrapper": {"data": {"error": "no"}, "status": 200},
+                "an error beside an empty wrapper": {"data": None, "error": "no"},
+            }.items()
+        ),
+        Fault(
+            "JSON with success false after a text",
+            ThinnestGenerationError,
+            _json({"success": False, "response": SOME_TEXT, "error": "no"}),
+            partial=SOME_TEXT,
+        ),
+        Fault(
+            "JSON with an error beside the answer",
+            script=_json({"response": TEXT, "error": "one tool failed", "detail": None}),
+        ),
+        Fault(
+            "JSON with fields of wrong types",
+            script=_json(
+                {"response": TEXT, "session_id": {}, "usage": [1], "tool_calls": [7, {}]}
+            ),
+        ),
+        Fault("JSON as plain text", script=_json(WHOLE_JSON, "text/plain"), **NOT_A_STREAM),
+        Fault(
+            "JSON as another kind of JSON",
+            script=_json(WHOLE_JSON, "application/problem+json"),
+            **NOT_A_STREAM,
+        ),
+        Fault("JSON as an event stream", script=_json(WHOLE_JSON, **HEADERS), **STALLED),
     ],
     "The body's length and encoding": [
         Fault("right gzip", script=_sized(len(ZIPPED), ZIPPED, **GZIP)),
@@ -488,6 +803,18 @@ TABLE: dict[str, list[Fault]] = {
         Fault(
             "stall inside an event",
             script=[*_begun(as_sse(*SOME) + b'data: {"type": "te'), Wait(LONG)],
+            **CUT,
+        ),
+        Fault(
+            "heartbeats and nothing else, for longer than stall_timeout",
+            script=[*_begun(as_sse(*SOME)), Repeat(chunk(b": ping\n"), 0.02)],
+            fields={"stall_timeout": READ_TIMEOUT},
+            **CUT,
+        ),
+        Fault(
+            "silence for longer than stall_timeout",
+            script=[*_begun(as_sse(*SOME)), Wait(LONG)],
+            fields={"timeout": 10.0, "stall_timeout": READ_TIMEOUT},
             **CUT,
         ),
         Fault(
@@ -645,6 +972,12 @@ TABLE: dict[str, list[Fault]] = {
         ),
     ],
     "After `done`": [
+        Fault("line end behind the answer", script=[*stream(WHOLE), b"\r\n"]),
+        Fault("another answer behind the answer", script=[*stream(WHOLE), *stream(WHOLE)]),
+        Fault(
+            "cookie that is not ASCII",
+            script=stream(WHOLE, headers={"Set-Cookie": "a=gr\u00fc\u00df; Path=/"}),
+        ),
         Fault("close after `done`", script=[*_begun(WHOLE), Close()]),
         Fault("reset after `done`", script=[*_begun(WHOLE), Reset()]),
         Fault("garbage after `done`", script=stream(WHOLE + b"data: garbage\n\xff")),
@@ -689,14 +1022,31 @@ six. This page is printed by `python -m integration_tests.faults`.
   try's.
 - **is_retryable**: what the error says of sending the message again. It says yes only where
   the server surely did not take it.
+- **sent**: whether the message was sent; the error says so too. It is unknown where the
+  connection broke while the message was on its way.
 - **partial**: the text of the error's `partial`: what had come in whole events. An error
   without one has "-": no answer had begun.
 """
 
 
+_LEAVING = """\
+## The caller goes away
+
+Whoever leaves sees no error. The connection is closed within a second, and each tool run that
+is open ends once, with an error. `integration_tests/test_cancellation.py`,
+`test_web_server.py` and `test_lifetime.py` hold these rows.
+"""
+LEAVING = {
+    "a task is cancelled, once or more often": "`CancelledError`, once all is closed",
+    "an anyio scope or task group ends": "its own cancellation, once all is closed",
+    "`asyncio.wait_for` runs out": "`TimeoutError`, once all is closed",
+    "the client of a FastAPI app disconnects": "the agent's stream is closed",
+    "a stream's `close()` or `aclose()`": "none",
+    "a stream is dropped": "closed by the garbage collector",
+}
 _COLUMNS = [
-    "| fault | outcome | sent again | is_retryable | partial |",
-    "|---|---|---|---|---|",
+    "| fault | outcome | sent | sent again | is_retryable | partial |",
+    "|---|---|---|---|---|---|",
 ]
 
 
@@ -706,6 +1056,8 @@ def markdown() -> str:
     for title, faults in TABLE.items():
         rows = map(_row, faults)
         parts.append("\n".join([f"## {title}\n", *_COLUMNS, *rows, ""]))
+    rows = [f"| {name} | {outcome} |" for name, outcome in LEAVING.items()]
+    parts.append("\n".join([_LEAVING, "| how | outcome |", "|---|---|", *rows, ""]))
     return "\n".join(parts)
 
 
@@ -713,12 +1065,13 @@ def _row(fault: Fault) -> str:
     if fault.error is None:
         added = fault.text.removeprefix(SOME_TEXT).removesuffix(TEXT[len(SOME_TEXT) :])
         text = "" if fault.text == TEXT else f"; the odd event's text is `{json.dumps(added)}`"
-        cells = [fault.name, f"whole answer{text}", "no", "-", "-"]
+        cells = [fault.name, f"whole answer{text}", fault.sent, "no", "-", "-"]
     else:
         partial = {None: "-", "": "empty"}.get(fault.partial, f'"{fault.partial}"')
         again = "yes" if fault.is_sent_again else "no"
         is_retryable = "yes" if fault.is_retryable else "no"
-        cells = [fault.name, f"`{fault.error.__name__}`", again, is_retryable, partial]
+        outcome = f"`{fault.error.__name__}`"
+        cells = [fault.name, outcome, fault.sent, again, is_retryable, partial]
     return f"| {' | '.join(cells)} |"
 
 

@@ -11,10 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
-from langchain_core.callbacks import AsyncCallbackHandler
 
 from integration_tests.conftest import Make
 from integration_tests.test_lifetime import BEGIN, WHOLE
@@ -22,7 +20,6 @@ from integration_tests.wire import (
     HEADERS,
     Repeat,
     Wait,
-    Watch,
     WireServer,
     chunk,
     head,
@@ -145,97 +142,7 @@ def test_a_hook_that_raises_has_sent_nothing(wired: Make, wire: WireServer) -> N
     assert not wire.requests
 
 
-# --- cancelled ---
-
-
-class Runs(AsyncCallbackHandler):
-    def __init__(self) -> None:
-        self.begun = 0
-        self.ended = 0
-
-    async def on_tool_start(self, *args: Any, **kwargs: Any) -> None:
-        self.begun += 1
-
-    async def on_tool_error(self, *args: Any, **kwargs: Any) -> None:
-        await asyncio.sleep(0.01)
-        self.ended += 1
-
-
-async def _ainvoke(model: Any, config: Any) -> None:
-    await model.ainvoke("hi", config)
-
-
-async def _astream(model: Any, config: Any) -> None:
-    async for _ in model.astream("hi", config):
-        pass
-
-
-async def _events_v2(model: Any, config: Any) -> None:
-    async for _ in model.astream_events("hi", config, version="v2"):
-        pass
-
-
-async def _cancel(call: Any, times: int) -> None:
-    task = asyncio.ensure_future(call)
-    await asyncio.sleep(0.2)
-    for _ in range(times):
-        task.cancel()
-        await asyncio.sleep(0)
-    await asyncio.wait([task])
-    assert task.cancelled()
-
-
-async def _scope(call: Any) -> None:
-    with anyio.move_on_after(0.2):
-        await call
-
-
-async def _group(call: Any) -> None:
-    async def run() -> None:
-        await call
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(run)
-        await anyio.sleep(0.2)
-        group.cancel_scope.cancel()
-
-
-async def _wait_for(call: Any) -> None:
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(call, 0.2)
-
-
-CANCELS: dict[str, Any] = {
-    "once": lambda call: _cancel(call, 1),
-    "twice": lambda call: _cancel(call, 2),
-    "thrice": lambda call: _cancel(call, 3),
-    "scope": _scope,
-    "group": _group,
-    "wait_for": _wait_for,
-}
-CALLS = [
-    {"type": "tool_call", "name": "a", "args": {}},
-    {"type": "tool_call", "name": "b", "args": {}},
-]
-IN_BODY = [head(200, {**HEADERS, "Transfer-Encoding": "chunked"}), chunk(as_sse(*CALLS))]
-
-
-@pytest.mark.parametrize("is_given", [False, True], ids=["own", "given"])
-@pytest.mark.parametrize("moment", ["head", "body"])
-@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
-@pytest.mark.parametrize("call", [_ainvoke, _astream, _events_v2])
-async def test_a_call_that_is_cancelled_leaves_nothing(
-    wired: Make, wire: WireServer, call: Any, cancel: Any, moment: str, is_given: bool
-) -> None:
-    closed = threading.Event()
-    wire.answer([*(IN_BODY if moment == "body" else []), Watch(closed)])
-    runs = Runs()
-    async with httpx.AsyncClient() as client:
-        model = wired(**({"http_async_client": client} if is_given else {}))
-        await cancel(call(model, {"callbacks": [runs]}))
-        assert await asyncio.to_thread(closed.wait, 1.0)
-    await asyncio.sleep(0.05)
-    assert runs.begun == runs.ended == (2 if moment == "body" else 0)
+# --- loops ---
 
 
 def test_a_loop_that_is_closed_barely_leaves_no_socket(wired: Make, wire: WireServer) -> None:

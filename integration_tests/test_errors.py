@@ -304,7 +304,8 @@ def test_an_answer_that_does_not_begin(wired: Make, wire: WireServer, any_way: A
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        (refusal(200, {"detail": "a login page"}), "application/json.*a login page"),
+        (refusal(200, {"login": "a page"}), "no answer in it.*a page"),
+        (refusal(201, {"detail": "a login page"}), "application/json.*a login page"),
         (refusal(200, b"<html>hello</html>"), "text/html"),
         (refusal(204), "204"),
         (refusal(302, headers={"Location": "https://elsewhere.example/"}), "redirected"),

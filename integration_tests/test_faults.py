@@ -41,6 +41,7 @@ from langchain_thinnest import (
     ThinnestStreamError,
 )
 from unit_tests.contract import EVENTS, TEXT, as_printed, lines
+from unit_tests.test_chat_models import locals_of_ours
 
 WAYS = [
     ways.invoke,
@@ -116,16 +117,28 @@ def has_its_outcome(fault: Fault, way: Any, model: ChatThinnest) -> None:
         assert error.__cause__ is None
         assert not isinstance(error.__context__, Exception)
         assert key not in repr(error) + repr(vars(error))
+        assert key not in repr(locals_of_ours(error))
         str(error).encode()  # it can be printed
+        assert said_of_sending(error) == fault.sent, str(error)
     assert time.monotonic() - begin < fault.within
     assert retries.count == fault.is_sent_again
+
+
+def said_of_sending(error: ThinnestError) -> str:
+    """Whether the message was sent, by the error's words; what a server answered, it was."""
+    if "was not sent." in str(error):
+        return "no"
+    return "unknown" if "not known whether the message arrived" in str(error) else "yes"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_has_its_outcome(fault: Fault, way: Any, key: str) -> None:
     if fault.place is not None:
-        with fault.place() as (base_url, fields):
-            has_its_outcome(fault, way, model_for(fault, base_url, api_key=key, **fields))
+        with fault.place() as place:
+            model = model_for(fault, place.base_url, api_key=key, **place.fields)
+            has_its_outcome(fault, way, model)
+            times = {"yes": 1 + fault.is_sent_again, "no": 0, "unknown": 0}[fault.sent]
+            assert len(place.requests) == times
         return
     with WireServer() as server:
         server.answer(fault.script)

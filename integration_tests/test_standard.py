@@ -72,6 +72,23 @@ class TestEmulated(Standard):
         return "ag_other"
 
 
+class TestJSONAnswers(TestEmulated):
+    """At the endpoint for an agent's key, which answers in JSON."""
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def serve(cls) -> Iterator[None]:
+        agents = {"ag_demo": protocol_agent, "ag_other": protocol_agent}
+        with ThinnestEmulator(agents, siblings_stream=False) as cls.emulator:
+            yield
+            paths = {request.path for request in cls.emulator.requests}
+            assert paths == {f"/v1/agents/{agent_id}/chat" for agent_id in agents}
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**super().chat_model_params, "endpoint": "/v1/agents/{agent_id}/chat"}
+
+
 if os.environ.get("THINNEST_API_KEY") and os.environ.get("THINNEST_AGENT_ID"):
 
     class TestLive(Standard):

@@ -1,4 +1,8 @@
-"""The server's tools as LangChain tool runs, on every path; and the v3 events."""
+"""The server's tools as LangChain tool runs, on every path; and the v3 events.
+
+Over both kinds of answers: an event stream, and JSON, which says of tools only that they ran
+before it was written.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +20,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 
-from integration_tests.conftest import Make
+from integration_tests.conftest import KEY, Make, example_agent
 from integration_tests.ways import V3_WAYS
 from integration_tests.wire import (
     END,
@@ -25,9 +30,11 @@ from integration_tests.wire import (
     WireServer,
     chunk,
     head,
+    refusal,
     stream,
 )
-from langchain_thinnest import ThinnestError, ThinnestInterruptedError
+from langchain_thinnest import ChatThinnest, ThinnestError, ThinnestInterruptedError
+from langchain_thinnest.emulator import ThinnestEmulator
 from unit_tests.contract import BLOCKS, EVENTS, OFFSET, TEXT, as_sse, without_ids
 
 BEGIN = head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
@@ -110,7 +117,47 @@ class AsyncRecorder(Recorder, AsyncCallbackHandler):
 
 TEXTS = [event["content"] for event in EVENTS if "content" in event]
 WITHOUT_TOKENS = ["start", "tool_start", "tool_end", "end"]
-WITH_TOKENS = ["start", *TEXTS[:3], "tool_start", "tool_end", TEXTS[3], "end"]
+WITH_TOKENS = {
+    "stream": ["start", *TEXTS[:3], "tool_start", "tool_end", TEXTS[3], "end"],
+    "json": ["start", "tool_start", "tool_end", TEXT, "end"],
+}
+# Where the tools stand: in a stream where they ran, in JSON before the text.
+BLOCKS_OF = {
+    "stream": BLOCKS,
+    "json": [*BLOCKS[1:3], {"type": "text", "text": TEXT}],
+}
+
+
+@pytest.fixture(params=["stream", "json"])
+def kind(request: Any) -> str:
+    """How the server answers."""
+    return request.param
+
+
+@pytest.fixture
+def make(kind: str) -> Iterator[Make]:
+    """Makes a model that asks the emulator, which answers in this kind."""
+    agents = {"ag_example": example_agent}
+    with ThinnestEmulator(agents, api_keys=[KEY], siblings_stream=False) as emulator:
+        given = {"agent_id": "ag_example", "api_key": KEY, "base_url": emulator.base_url}
+        if kind == "json":
+            given["endpoint"] = "/v1/agents/{agent_id}/chat"
+        yield lambda **fields: ChatThinnest(**{**given, **fields})
+
+
+def answer_in(kind: str, *events: dict[str, Any]) -> list[Any]:
+    """A whole answer; in JSON, with the text and the tools of these events."""
+    if kind == "stream":
+        return stream(as_sse(*events))
+    answer: dict[str, Any] = {"response": "", "tool_calls": [], **events[-1]}
+    for event in events:
+        if event["type"] == "text":
+            answer["response"] += event["content"]
+        elif event["type"] == "tool_call":
+            answer["tool_calls"].append({"name": event["name"], "args": event["args"]})
+        elif event["type"] == "tool_result" and answer["tool_calls"]:
+            answer["tool_calls"][-1]["result"] = event["result"]
+    return refusal(200, answer)
 
 
 @pytest.fixture(params=[SyncRecorder, AsyncRecorder])
@@ -123,9 +170,9 @@ def streams(way: Any) -> bool:
     return way.__name__ in ("stream", "astream", "chain_stream", "chain_astream")
 
 
-def test_example(make: Make, any_way: Any, recorder: Any) -> None:
+def test_example(make: Make, kind: str, any_way: Any, recorder: Any) -> None:
     any_way(make(), "hi", {"callbacks": [recorder]})
-    assert recorder.seen == (WITH_TOKENS if streams(any_way) else WITHOUT_TOKENS)
+    assert recorder.seen == (WITH_TOKENS[kind] if streams(any_way) else WITHOUT_TOKENS)
     start, end = recorder.tools
     assert start["args"][0]["name"] == start["name"] == "web_search"
     assert start["inputs"] == {"query": "ML applications 2026"}
@@ -242,8 +289,49 @@ def test_tools_in_flight_together(wired: Make, wire: WireServer, any_way: Any) -
     assert recorder.seen[-1] == "end"
 
 
+def test_json_tools_with_and_without_results(
+    wired: Make, wire: WireServer, any_way: Any
+) -> None:
+    entries = [
+        {"name": "a", "args": {"n": 1}},
+        {"name": "a", "arguments": '{"n": 2}', "result": "A2"},
+        {"name": "b", "result": {"left": 7}},
+    ]
+    wire.answer(refusal(200, {"response": "So.", "tool_calls": entries}))
+    recorder = SyncRecorder()
+    answer = any_way(wired(), "hi", {"callbacks": [recorder]})
+    assert [name for name in recorder.seen if name != "So."] == [
+        *["start", "tool_start", "tool_start", "tool_end", "tool_start", "tool_end"],
+        *["tool_error", "end"],
+    ]
+    starts = [tool for tool in recorder.tools if "inputs" in tool]
+    assert [(tool["name"], tool["inputs"]) for tool in starts] == [
+        ("a", {"n": 1}),
+        ("a", {"n": 2}),
+        ("b", {}),
+    ]
+    ends = {tool["run_id"]: tool["args"][0] for tool in recorder.tools if "inputs" not in tool}
+    unknown, second, third = (ends[tool["run_id"]] for tool in starts)
+    assert "without a result" in str(unknown)
+    assert (second.content, third.content) == ("A2", '{"left": 7}')
+    assert third.artifact == {"left": 7}
+    assert answer.tool_calls == []
+
+
+@pytest.mark.parametrize("after", [[Close()], [Wait(2.0)]])
+def test_json_that_is_not_whole_runs_no_tool(
+    wired: Make, wire: WireServer, any_way: Any, after: list[Any]
+) -> None:
+    whole = answer_in("json", *EVENTS)[0]
+    wire.answer([whole[:-9], *after])
+    recorder = SyncRecorder()
+    with pytest.raises(ThinnestError):
+        any_way(wired(timeout=0.3), "hi", {"callbacks": [recorder]})
+    assert recorder.seen == ["start", "error"]
+
+
 @pytest.mark.parametrize(
-    ("after", "kind"),
+    ("after", "error"),
     [
         ([Close()], ThinnestInterruptedError),
         ([Reset()], ThinnestInterruptedError),
@@ -254,19 +342,22 @@ def test_tools_in_flight_together(wired: Make, wire: WireServer, any_way: Any) -
     ],
 )
 def test_a_stream_that_dies_ends_open_runs_before_the_model(
-    wired: Make, wire: WireServer, any_way: Any, after: list[Any], kind: type[Exception]
+    wired: Make, wire: WireServer, any_way: Any, after: list[Any], error: type[Exception]
 ) -> None:
     wire.answer([BEGIN, chunk(as_sse(*EVENTS[:4])), *after])
     recorder = SyncRecorder()
-    with pytest.raises(kind) as caught:
+    with pytest.raises(error) as caught:
         any_way(wired(timeout=0.5), "hi", {"callbacks": [recorder]})
     seen = [name for name in recorder.seen if name not in TEXTS]
     assert seen == ["start", "tool_start", "tool_error", "error"]
     assert recorder.tools[1]["args"][0] is caught.value
 
 
-def test_a_stop_sequence_ends_open_runs(wired: Make, wire: WireServer, any_way: Any) -> None:
-    wire.answer(stream(as_sse(EVENTS[3], EVENTS[0], *EVENTS[4:])))
+def test_a_stop_sequence_ends_open_runs(
+    wired: Make, wire: WireServer, any_way: Any, kind: str
+) -> None:
+    events = [EVENTS[3], EVENTS[0], EVENTS[6]]
+    wire.answer(answer_in(kind, *events))
     recorder = SyncRecorder()
     any_way(wired(), "hi", {"callbacks": [recorder]}, stop=["learning"])
     seen = [name for name in recorder.seen if name != "Machine "]
@@ -388,25 +479,23 @@ def v3_events(model: Any, is_async: bool, given: str = "hi") -> list[Any]:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_v3_blocks_open_and_close_in_their_place(make: Make, is_async: bool) -> None:
+def test_v3_blocks_open_and_close_in_their_place(
+    make: Make, kind: str, is_async: bool
+) -> None:
     events = v3_events(make(), is_async)
     assert_valid_event_stream(events)
+    texts = {"stream": [3, None, None, 1], "json": [None, None, 1]}[kind]  # deltas of a block
     assert [(e["event"].removeprefix("content-block-"), e.get("index")) for e in events] == [
         ("message-start", None),
-        ("start", 0),
-        *[("delta", 0)] * 3,
-        ("finish", 0),
-        ("start", 1),
-        ("finish", 1),
-        ("start", 2),
-        ("finish", 2),
-        ("start", 3),
-        ("delta", 3),
-        ("finish", 3),
+        *(
+            (event, index)
+            for index, deltas in enumerate(texts)
+            for event in ["start", *["delta"] * (deltas or 0), "finish"]
+        ),
         ("message-finish", None),
     ]
     finished = [e["content"] for e in events if e["event"] == "content-block-finish"]
-    assert without_ids(finished) == BLOCKS
+    assert without_ids(finished) == BLOCKS_OF[kind]
 
 
 SHAPES = [
@@ -423,18 +512,18 @@ SHAPES = [
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_v3_events_are_valid_whatever_comes(
-    wired: Make, wire: WireServer, is_async: bool, shape: list[Any]
+    wired: Make, wire: WireServer, is_async: bool, shape: list[Any], kind: str
 ) -> None:
-    wire.answer(stream(as_sse(*shape, EVENTS[-1])))
+    wire.answer(answer_in(kind, *shape, EVENTS[-1]))
     assert_valid_event_stream(v3_events(wired(), is_async))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("way", V3_WAYS, ids=lambda way: way.__name__)
 def test_v3_output_is_what_invoke_gives(
-    wired: Make, wire: WireServer, way: Any, shape: list[Any]
+    wired: Make, wire: WireServer, way: Any, shape: list[Any], kind: str
 ) -> None:
-    wire.answer(stream(as_sse(*shape, EVENTS[-1])))
+    wire.answer(answer_in(kind, *shape, EVENTS[-1]))
     output, answer = way(wired(session_id="s"), "hi"), wired(session_id="s").invoke("hi")
     assert without_ids(output.content_blocks) == without_ids(answer.content_blocks)
     assert output.text == answer.text
@@ -472,7 +561,7 @@ def test_v3_a_call_is_finished_while_the_tool_runs(
     assert time.monotonic() - began < 5
 
 
-def test_v3_text_projection(make: Make) -> None:
+def test_v3_text_projection(make: Make, kind: str) -> None:
     events = make().stream_events("hi", version="v3")
-    assert list(events.text) == TEXTS
+    assert list(events.text) == (TEXTS if kind == "stream" else [TEXT])
     assert events.output.text[:OFFSET] == TEXT[:OFFSET]

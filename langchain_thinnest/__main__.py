@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
@@ -179,10 +180,16 @@ def _live() -> ChatThinnest | None:
 def _emulated(stack: ExitStack) -> ChatThinnest:
     try:
         from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
-        from langchain_thinnest.emulator.demo import paced
     except ImportError as error:  # which says what to install
         raise SystemExit(str(error)) from None
-    emulator = stack.enter_context(ThinnestEmulator({"ag_demo": paced(demo_agent, 0.02)}))
+
+    def paced(message: str, session: Any) -> Iterator[Any]:
+        """The demo agent, as slow as a model: ten times slower where its tools work."""
+        for item in demo_agent(message, session):
+            time.sleep(0.02 if isinstance(item, str) else 0.2)
+            yield item
+
+    emulator = stack.enter_context(ThinnestEmulator({"ag_demo": paced}))
     print(f"Asking the emulator on this machine ({_LIVE}).\n")
     return ChatThinnest(
         agent_id="ag_demo", api_key=emulator.api_key, base_url=emulator.base_url

@@ -39,6 +39,19 @@ from langchain_thinnest._turn import (
     Turn,
 )
 
+# The keys of `response_metadata` that are ours; a server's go elsewhere.
+_OURS = frozenset(
+    {
+        "finish_reason",
+        "model_name",
+        "model_provider",
+        "output_version",
+        "rate_limit",
+        "request_id",
+        "server_session_id",
+        "session_id",
+    }
+)
 # LangChain reads each part of a call's arguments by itself; of a long one, that takes long.
 _LONG_PART = 2000
 
@@ -142,7 +155,8 @@ class Answer:
         is_result = isinstance(piece, ServerToolResult)
         if self._was_result and not is_result and not isinstance(piece, End):
             self._segment += 1
-        self._was_result = is_result
+        is_unanswered = isinstance(piece, ServerToolCall) and piece.unanswered
+        self._was_result = is_result or is_unanswered
         return f"{self._segment_id}-{self._segment}"
 
     def _last_chunk(self) -> AIMessageChunk:
@@ -206,6 +220,10 @@ class Answer:
             metadata["rate_limit"] = self.rate_limit
         if self.request_id:
             metadata["request_id"] = self.request_id
+        for key, value in turn.rest.items():
+            while key in _OURS or key in metadata:
+                key = f"server_{key}"  # noqa: PLW2901
+            metadata[key] = value
         return metadata
 
 
@@ -257,6 +275,7 @@ def _raw(tools: Iterable[ServerTool]) -> dict[str, Any]:
             "name": tool.name,
             "args": tool.args,
             "offset": tool.offset,
+            **({"unanswered": True} if tool.unanswered else {}),
         }
         if isinstance(tool, ServerToolCall)
         else {

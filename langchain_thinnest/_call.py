@@ -20,6 +20,7 @@ from langchain_core.callbacks import (
 from langchain_thinnest._answer import Answer
 from langchain_thinnest._http.client import Endpoint, aopen_stream, open_stream
 from langchain_thinnest._http.closing import finish
+from langchain_thinnest._http.response import Response
 from langchain_thinnest._http.retries import RetryPolicy
 from langchain_thinnest._messages import SPOKEN
 from langchain_thinnest._tool_runs import AsyncToolRuns, ToolRuns
@@ -27,6 +28,7 @@ from langchain_thinnest._turn import Piece
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestNotFoundError,
+    ThinnestPermissionError,
     ThinnestRequestError,
     ThinnestStreamError,
 )
@@ -42,6 +44,7 @@ class Call:
         policy: When it may be sent again.
         answer: Gathers the answer.
         session: The agent and its session that the message goes to, if it goes to one.
+        key_hint: What to try where the server refuses the key.
     """
 
     endpoint: Endpoint
@@ -49,6 +52,7 @@ class Call:
     policy: RetryPolicy
     answer: Answer
     session: tuple[str, str] | None = None
+    key_hint: str | None = None
 
 
 def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, None, None]:
@@ -71,10 +75,7 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, N
             on_retry = run.on_retry if run else None
             _check_open("http_client", call.endpoint.client)
             with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
-                call.answer.rate_limit = response.rate_limit
-                call.answer.request_id = response.request_id
-                if call.session:
-                    SPOKEN.add(*call.session)
+                _begin(call, response)
                 for data in response:
                     found = turn.feed(data)
                     if type(found) is str:
@@ -110,10 +111,7 @@ async def aread(
             async with aopen_stream(
                 call.endpoint, call.body, call.policy, on_retry
             ) as response:
-                call.answer.rate_limit = response.rate_limit
-                call.answer.request_id = response.request_id
-                if call.session:
-                    SPOKEN.add(*call.session)
+                _begin(call, response)
                 async for data in response:
                     found = turn.feed(data)
                     if type(found) is str:
@@ -136,6 +134,16 @@ async def aread(
             raise
 
 
+def _begin(call: Call, response: Response) -> None:
+    """Note what is known once the answer has begun."""
+    call.answer.rate_limit = response.rate_limit
+    call.answer.request_id = response.request_id
+    if response.is_json:
+        call.answer.turn.expect_json(call.endpoint.without_key)
+    if call.session:
+        SPOKEN.add(*call.session)
+
+
 @contextlib.contextmanager
 def _told(call: Call) -> Iterator[None]:
     """Give an error of the stream the message so far, and take the key from its words."""
@@ -148,13 +156,13 @@ def _told(call: Call) -> Iterator[None]:
         error.detail = error.detail and call.endpoint.without_key(error.detail)
         raise
     except ThinnestNotFoundError as error:
-        where = f"the agent {call.answer.agent_id!r} at {call.endpoint.base_url}"
-        error.args = (f"{error} ({where}). Check agent_id and base_url.",)
+        url = call.endpoint.base_url + call.endpoint.path
+        where = f"the agent {call.answer.agent_id!r} at {url}"
+        error.args = (f"{error} ({where}). Check agent_id, base_url and endpoint.",)
         raise
-    except ThinnestAuthenticationError as error:
-        if call.endpoint.api_key.get_secret_value().startswith("ta_live_"):
-            hint = "A key that begins with ta_live_ belongs to thinnest.ai's newer API"
-            error.args = (f"{error}. {hint}, which this package does not speak.",)
+    except (ThinnestAuthenticationError, ThinnestPermissionError) as error:
+        if call.key_hint:
+            error.args = (f"{error}. {call.key_hint}",)
         raise
 
 

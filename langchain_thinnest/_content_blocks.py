@@ -6,6 +6,8 @@
     {"type": "call", "id": ..., "name": ..., "args": {...}, "offset": 83}
     {"type": "result", "id": ..., "name": ..., "result": ..., "offset": 83}
 
+A call of an answer in JSON that does not tell its result has `"unanswered": True` too.
+
 `tool_calls` holds the calls of local tools alone: an agent loop would run again what the
 server ran. Where they stand, `additional_kwargs["tool_call_positions"]` says by their ids: how
 many characters of text, and how many of the server's tools, stand before them. Offsets are
@@ -47,6 +49,7 @@ def block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
             "id": raw["id"],
             "name": raw["name"],
             "args": raw["args"],
+            **({"extras": {"unanswered": True}} if raw.get("unanswered") else {}),
         }
     return {
         "type": "server_tool_result",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -28,6 +29,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
+from langchain_thinnest._endpoint import STREAM, checked_endpoint, repeated_in
 from langchain_thinnest._http.backends import check as check_store
 from langchain_thinnest._http.environment import is_loopback
 from langchain_thinnest._messages import checked_id, has_control_characters
@@ -37,7 +39,16 @@ KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")
 AGENT_VARIABLE = "THINNEST_AGENT_ID"
 NO_EFFECT = frozenset({"temperature", "max_tokens"})
 _ALIASES = {"agent_id": "model", "thinnest_api_key": "api_key", "stop": "stop_sequences"}
-_FROM_ENVIRONMENT = ("agent_id", "model", "thinnest_api_key", "api_key", "base_url")
+_UNSET_BY_NONE = (
+    "agent_id",
+    "model",
+    "thinnest_api_key",
+    "api_key",
+    "base_url",
+    "endpoint",
+)
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
 _DEFAULT_BASE_URL = "https://api.thinnest.ai"
 
 
@@ -78,6 +89,10 @@ class ThinnestFields(BaseChatModel):
 
     allow_insecure_http: bool = False
     """Allow `base_url` to be http to another machine, which sends the key in the clear."""
+
+    endpoint: str = STREAM
+    """The path below `base_url`, in which `{agent_id}` stands for the agent's id. For an
+    agent's key: `"/v1/agents/{agent_id}/chat"`. A call's `endpoint=` overrides it."""
 
     session_id: str | None = None
     """The server-side memory to use. A call's `session_id=` overrides it, and so does
@@ -203,8 +218,8 @@ class ThinnestFields(BaseChatModel):
                     "{name} and {alias} are two names of one field: give one of them",
                     {"name": name, "alias": alias},
                 )
-        # None is as good as nothing, as for other providers: the environment is asked.
-        unset = {name for name in _FROM_ENVIRONMENT if values.get(name, "") is None}
+        # None is as good as nothing, as for other providers: the default, or the environment.
+        unset = {name for name in _UNSET_BY_NONE if values.get(name, "") is None}
         return {name: value for name, value in values.items() if name not in unset}
 
     @field_validator("agent_id", mode="before")
@@ -218,6 +233,11 @@ class ThinnestFields(BaseChatModel):
     @classmethod
     def _check_id(cls, value: str | None, info: Any) -> str | None:
         return value if value is None else checked_id(info.field_name, value)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        return checked_endpoint(value)
 
     @field_validator("thinnest_api_key")
     @classmethod
@@ -270,8 +290,14 @@ class ThinnestFields(BaseChatModel):
         for name, content in (value or {}).items():
             if name.lower() == "authorization":
                 raise ValueError("must not hold Authorization: pass the key as api_key")
+            if name.lower() in _FRAMING:
+                raise ValueError(f"must not hold {name}: the connection's own headers are set")
             if not (name + content).isascii() or has_control_characters(name + content):
                 raise ValueError(f"holds control or non-ASCII characters in {name!a}")
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"holds {name!a}, which is no name of a header")
+            if content != content.strip():
+                raise ValueError(f"holds spaces around the value of {name!a}")
         return value
 
     @model_validator(mode="after")
@@ -286,10 +312,9 @@ class ThinnestFields(BaseChatModel):
             problem = "must be a URL such as https://api.thinnest.ai"
         elif parsed.userinfo or parsed.query or parsed.fragment:
             problem = "must hold no user, password, query or fragment"
-        elif parsed.path.rstrip("/").endswith("/chat/stream"):
-            problem = "must not end in /chat/stream, which is added to it: leave that out"
         else:
-            problem = insecure(url, allowed=self.allow_insecure_http)
+            problem = repeated_in(parsed.path, self.endpoint)
+            problem = problem or insecure(url, allowed=self.allow_insecure_http)
         if problem:
             raise PydanticCustomError("base_url", "base_url {problem}", {"problem": problem})
         self.base_url = url

@@ -77,16 +77,18 @@ class Request:
     """The body of one request; a field that is not set is left out, never sent as null.
 
     Attributes:
-        agent_id: The agent to ask.
+        agent_id: The agent to ask; `None` where it stands in the path.
         message: The one string to send.
         session_id: The server-side memory that the message belongs to.
         metadata: Context for the agent, such as who asks, from which page.
+        asks_for_stream: Say that a stream is wanted, where the endpoint may do without.
     """
 
-    agent_id: str
+    agent_id: str | None
     message: str
     session_id: str | None = None
     metadata: Mapping[str, Any] | None = None
+    asks_for_stream: bool = False
 
     def body(self) -> bytes:
         """Write the request as JSON.
@@ -95,10 +97,14 @@ class Request:
             ThinnestRequestError: If it cannot be written as UTF-8 JSON.
         """
         fields: dict[str, Any] = {"agent_id": self.agent_id, "message": self.message}
+        if self.agent_id is None:
+            del fields["agent_id"]
         if self.session_id is not None:
             fields["session_id"] = self.session_id
         if self.metadata is not None:
             fields["metadata"] = self.metadata
+        if self.asks_for_stream:
+            fields["stream"] = True
         try:
             text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
             return text.encode()

@@ -96,7 +96,10 @@ def _steps(message: AIMessage) -> list[_Step]:
     was_result = False
 
     def step(*, is_result: bool) -> _Step:
-        """The step that comes next belongs to: whatever follows a result begins one."""
+        """The step that comes next belongs to: whatever follows a result begins one.
+
+        So does what follows a call of which it is known that no result will come.
+        """
         nonlocal was_result
         if was_result and not is_result:
             steps.append(_Step())
@@ -110,6 +113,7 @@ def _steps(message: AIMessage) -> list[_Step]:
             call = _call_in(block)
             step_of[call["id"] or ""] = now = step(is_result=False)
             now.calls.append(call)
+            was_result = block.get("extras", {}).get("unanswered", False)
         elif block.get("type") == "server_tool_result":
             id_ = str(block.get("tool_call_id") or "call")
             name = str(block.get("extras", {}).get("name", "tool"))

@@ -17,7 +17,7 @@ This module knows nothing of HTTP, of clocks, or of LangChain's callbacks and me
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -25,6 +25,7 @@ from uuid import uuid4
 from langchain_core.messages.ai import UsageMetadata
 
 from langchain_thinnest._call_forms import ToolSchemas
+from langchain_thinnest._json_answer import JSONAnswer
 from langchain_thinnest._sse import Payload, SSEDecoder
 from langchain_thinnest._tool_calls import CallPart, CallScanner, LocalCall
 from langchain_thinnest.errors import (
@@ -45,13 +46,17 @@ from langchain_thinnest.events import (
 
 @dataclass(frozen=True, slots=True)
 class ServerToolCall:
-    """A call that the agent made on the server, at `offset` characters of the text."""
+    """A call that the agent made on the server, at `offset` characters of the text.
+
+    `unanswered` is true where it is known already that no result will come.
+    """
 
     id: str
     name: str
     args: dict[str, Any]
     offset: int
     server_id: str | None = None
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,9 @@ class Turn:
         self.is_done = False
         self.is_cut = False
         self.events = 0
+        self._max_event_bytes = max_event_bytes
         self._decoder = SSEDecoder(max_event_bytes)
+        self._json: JSONAnswer | None = None
         self._stop = _StopFilter(stop) if stop else None
         self._scanner = CallScanner(local_tools) if local_tools is not None else None
         self._is_plain = not stop and local_tools is None
@@ -150,6 +157,19 @@ class Turn:
         """The calls that have no result yet, oldest first."""
         return list(self._open.values())
 
+    @property
+    def rest(self) -> dict[str, Any]:
+        """What an answer in JSON holds that is no part of a stream."""
+        return self._json.rest if self._json is not None else {}
+
+    def expect_json(self, without_key: Callable[[str], str] = str) -> None:
+        """Take the bytes for one JSON object, which is the whole answer.
+
+        Args:
+            without_key: Takes the API key from a text, in which the server may tell it back.
+        """
+        self._json = JSONAnswer(self._max_event_bytes, without_key)
+
     def feed(self, data: bytes | ThinnestStreamError) -> str | Iterable[Piece]:
         """Take the next bytes of the body, or the reason why there are no more.
 
@@ -169,6 +189,9 @@ class Turn:
         """
         if isinstance(data, ThinnestStreamError):
             return self._end(data)
+        if self._json is not None:
+            self._json.feed(data)
+            return ()
         if self._is_plain and (payload := self._decoder.only_event(data)):
             self.events += 1
             text = text_of(payload)
@@ -200,11 +223,18 @@ class Turn:
         return text
 
     def _end(self, reason: ThinnestStreamError) -> Iterator[Piece]:
-        payload = self._decoder.flush()
-        if payload is not None:
+        if self._json is not None:
+            payloads = self._json.finish(reason)
+            # Known at once, also where a stop sequence cuts the text before `done`.
+            self.server_session_id = payloads[-1].get("session_id")
+        else:
+            last = self._decoder.flush()
+            payloads = [] if last is None else [last]
+        for payload in payloads:
             yield from self._take(payload)
-        if not self.is_over:
-            yield from self._flush()
+            if self.is_over:
+                return
+        yield from self._flush()
         if not self.is_over:
             raise reason
 
@@ -221,7 +251,12 @@ class Turn:
             return
         if isinstance(event, ToolCallEvent):
             call = ServerToolCall(
-                self._new_id(event.id), event.name, event.args, self._length, event.id
+                self._new_id(event.id),
+                event.name,
+                event.args,
+                self._length,
+                event.id,
+                unanswered=self._json is not None and event.id in self._json.unanswered,
             )
             self.tools.append(call)
             self._open[call.id] = call

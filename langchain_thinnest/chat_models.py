@@ -45,6 +45,13 @@ from langchain_thinnest._binding import ThinnestBinding
 from langchain_thinnest._block_events import BlockEvents
 from langchain_thinnest._call import Call, aread, read
 from langchain_thinnest._content_blocks import PROVIDER
+from langchain_thinnest._endpoint import (
+    PLACEHOLDER,
+    STREAM,
+    checked_endpoint,
+    key_hint,
+    path_of,
+)
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
@@ -77,6 +84,7 @@ _CONTEXT = "_thinnest_context"
 _CALL_ARGUMENTS = frozenset(
     {
         "agent_id",
+        "endpoint",
         "ls_structured_output_format",
         "model",
         "parallel_tool_calls",
@@ -120,7 +128,9 @@ class ChatThinnest(ThinnestBinding):
             super().__init__(**kwargs)
         except ValidationError as error:
             failure = without_inputs(error, type(self))
-            kwargs.clear()  # error reporters collect the locals of frames; the key is here
+            # Error reporters collect the locals of frames, and the key may be anywhere here.
+            kwargs.clear()
+            vars(self).clear()
         else:
             return
         raise failure
@@ -158,6 +168,7 @@ class ChatThinnest(ThinnestBinding):
         return {
             "model_name": self.agent_id,
             "base_url": self.base_url,
+            "endpoint": self.endpoint,
             "stop": self.stop,
             "request_metadata": self.request_metadata,
         }
@@ -435,9 +446,10 @@ class ChatThinnest(ThinnestBinding):
         if session_id is not None:
             session_id = checked_id("session_id", session_id)
         agent_id = checked_id("agent_id", self._agent_of(kwargs))
+        endpoint = self._endpoint_of(kwargs)
         asked = Asked.of(kwargs)
         request = Request(
-            agent_id,
+            None if PLACEHOLDER in endpoint else agent_id,
             to_text(
                 messages,
                 session_id,
@@ -447,10 +459,12 @@ class ChatThinnest(ThinnestBinding):
             ),
             session_id,
             request_metadata,
+            asks_for_stream=endpoint != STREAM,
         )
         stop = self.stop if stop is None else stop
         return Call(
-            endpoint=self._endpoint(),
+            endpoint=self._endpoint(path_of(endpoint, agent_id)),
+            key_hint=key_hint(self.thinnest_api_key.get_secret_value(), endpoint),
             body=request.body(),
             session=None if session_id is None else (agent_id, session_id),
             policy=RetryPolicy(self.max_retries, self.max_retry_wait),
@@ -468,13 +482,14 @@ class ChatThinnest(ThinnestBinding):
             ),
         )
 
-    def _endpoint(self) -> Endpoint:
+    def _endpoint(self, path: str) -> Endpoint:
         # Again, since assignments, `model_copy` and `model_construct` validate nothing.
         if problem := insecure(self.base_url, allowed=self.allow_insecure_http):
             raise ThinnestRequestError(f"base_url {problem}. The message was not sent.")
         timeout = DEFAULT_TIMEOUT if self.timeout is None else httpx.Timeout(self.timeout)
         return Endpoint(
             base_url=self.base_url,
+            path=path,
             api_key=self.thinnest_api_key,
             timeout=timeout,
             headers=self.default_headers or {},
@@ -487,6 +502,10 @@ class ChatThinnest(ThinnestBinding):
 
     def _agent_of(self, kwargs: Mapping[str, Any]) -> str:
         return kwargs.get("agent_id") or kwargs.get("model") or self.agent_id
+
+    def _endpoint_of(self, kwargs: Mapping[str, Any]) -> str:
+        endpoint = kwargs.get("endpoint")
+        return checked_endpoint(self.endpoint if endpoint is None else endpoint)
 
     def _for_call(
         self, config: RunnableConfig | None, kwargs: dict[str, Any]

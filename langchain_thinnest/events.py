@@ -10,8 +10,9 @@
 
 The vendor's sibling endpoints show dialects of the same stream, which are accepted: text
 typed `token` or `content`, its text under `data`; ids on tool events; a `session_id` in
-`done`. An event of an unknown type is skipped, and one of a known type whose fields cannot
-be the contract's is an error, since dropping it would lose a part of the answer.
+`done`, and `tokens_used` in place of `usage`. An event of an unknown type is skipped, and one
+of a known type whose fields cannot be the contract's is an error, since dropping it would lose
+a part of the answer.
 This module knows nothing of bytes, and not what a sequence of events means.
 """
 
@@ -40,19 +41,19 @@ from langchain_thinnest.errors import ThinnestProtocolError
 logger = logging.getLogger(__name__)
 
 
-def _as_args(value: object) -> object:
+def as_args(value: object) -> object:
     """Accept no arguments at all, and the JSON text of an object."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return {}
     return read_json(value.encode()) if isinstance(value, str) else value
 
 
-def _as_id(value: object) -> object:
+def as_id(value: object) -> str | None:
     """Take a text or a number; the contract has no ids, so anything else is dropped."""
     return str(value) if isinstance(value, str | int) and value != "" else None
 
 
-def _as_usage(value: object) -> object:
+def _as_usage(value: object) -> UsageMetadata | None:
     """Take the three counts; an answer is whole without them, so bad ones are dropped."""
     if not isinstance(value, dict):
         return None
@@ -68,6 +69,15 @@ def _as_usage(value: object) -> object:
     )
 
 
+def usage_of(payload: dict[str, Any]) -> UsageMetadata | None:
+    """The token counts of a payload; `tokens_used`, which some have instead, is the total."""
+    usage = _as_usage(payload.get("usage"))
+    total = _count(payload.get("tokens_used"))
+    if usage is None and total is not None:
+        return UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=total)
+    return usage
+
+
 def _count(value: object) -> int | None:
     """A number of tokens, also as a text or with a fraction of nothing."""
     if isinstance(value, str):
@@ -80,7 +90,7 @@ def _count(value: object) -> int | None:
 
 _Id = Annotated[
     StrictStr | None,
-    BeforeValidator(_as_id),
+    BeforeValidator(as_id),
     Field(validation_alias=AliasChoices("tool_call_id", "id")),
 ]
 
@@ -97,7 +107,7 @@ class ToolCallEvent:
     """The agent calls one of its own tools, on the server."""
 
     name: StrictStr
-    args: Annotated[dict[str, Any], BeforeValidator(_as_args)]
+    args: Annotated[dict[str, Any], BeforeValidator(as_args)]
     id: _Id = None
 
 
@@ -115,7 +125,7 @@ class DoneEvent:
     """The answer is complete."""
 
     usage: Annotated[UsageMetadata | None, BeforeValidator(_as_usage)] = None
-    session_id: Annotated[StrictStr | None, BeforeValidator(_as_id)] = None
+    session_id: Annotated[StrictStr | None, BeforeValidator(as_id)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +183,12 @@ def parse_event(payload: dict[str, Any]) -> Event | None:
             return TextEvent(content)
         raise _not_the_contract(kind, "content: is not a string")
     if kind == "error" or ("type" not in payload and _is_error(payload)):
-        return ErrorEvent(_error_message(payload))
+        return ErrorEvent(error_message(payload))
     if kind not in _VALIDATED:
         logger.debug("Skipped a stream event of the unknown type %.40r", kind)
         return None
-    if kind == "tool_call" and "args" not in payload:
-        payload = {**payload, "args": None}
     try:
-        event: Event = _adapter(kind).validate_python(payload)
+        event: Event = _adapter(kind).validate_python(_with_defaults(kind, payload))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -189,18 +197,27 @@ def parse_event(payload: dict[str, Any]) -> Event | None:
     raise _not_the_contract(kind, problem)
 
 
+def _with_defaults(kind: str, payload: dict[str, Any]) -> dict[str, Any]:
+    if kind == "tool_call":
+        return {"args": None, **payload}
+    return {**payload, "usage": usage_of(payload)} if kind == "done" else payload
+
+
 def _is_error(payload: dict[str, Any]) -> bool:
     """Whether an event without a type says that something failed."""
     return bool(payload.get("error"))
 
 
-def _error_message(payload: dict[str, Any]) -> str:
+def error_message(payload: dict[str, Any]) -> str:
     """The reason, under whichever key the server has it."""
     said: Any = payload
     for _ in range(4):  # levels
         if not isinstance(said, dict):
             break
-        said = next((said[key] for key in _REASONS if said.get(key)), None)
+        inner = next((said[key] for key in _REASONS if said.get(key)), None)
+        if inner is None and said is not payload:
+            break
+        said = inner
     return (
         said
         if isinstance(said, str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import traceback
 import warnings
 from typing import Any
 
@@ -142,9 +143,26 @@ WRONG = [
     ({"stop": 7}, "stop"),
     ({"default_headers": {"authorization": f"Bearer {KEY}"}}, "api_key"),
     ({"default_headers": {"X-A": "b\r\nX-C: d"}}, "control"),
+    ({"default_headers": {"X A": "b"}}, "no name of a header"),
+    ({"default_headers": {"X:A": "b"}}, "no name of a header"),
+    ({"default_headers": {"": "b"}}, "no name of a header"),
+    ({"default_headers": {"X-A": " b"}}, "spaces around"),
+    ({"default_headers": {"Content-Length": "5"}}, "must not hold"),
+    ({"default_headers": {"transfer-encoding": "chunked"}}, "must not hold"),
     ({"http_client": httpx.Auth()}, "http_client"),
     ({"request_metadata": "page"}, "request_metadata"),
 ]
+
+
+def locals_of_ours(error: BaseException) -> list[dict[str, Any]]:
+    """What the package's frames of a traceback hold: error reporters collect it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    name = "langchain_thinnest"
+    return [
+        dict(frame.f_locals)
+        for frame in frames
+        if str(frame.f_globals.get("__name__")).startswith(name)
+    ]
 
 
 @pytest.mark.parametrize(("fields", "said"), WRONG)
@@ -157,6 +175,7 @@ def test_a_wrong_field_is_refused_and_the_key_not_shown(
     for shown in (str(error), repr(error), str(error.errors()), error.json()):
         assert KEY not in shown
     assert error.__cause__ is error.__context__ is None
+    assert KEY not in repr(locals_of_ours(error))
     assert any(key in str(error) or key == "api_key" for key in fields)
 
 

@@ -29,7 +29,7 @@ from pydantic import SecretStr
 
 from langchain_thinnest._http.admission import Admission
 from langchain_thinnest._http.closing import finish
-from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
+from langchain_thinnest._http.failures import FAILURES, answer_kind, open_failure, refusal
 from langchain_thinnest._http.progress import Progress
 from langchain_thinnest._http.response import Response, close_abandoned
 from langchain_thinnest._http.retries import RetryPolicy, told_by_answer, told_by_refusal
@@ -55,6 +55,7 @@ class Endpoint:
 
     Attributes:
         base_url: Without a slash at the end.
+        path: What is asked below it. Limits and connections are per base URL, whatever it is.
         api_key: The key that signs the requests.
         timeout: httpx's timeouts, in seconds.
         headers: Headers to add.
@@ -74,6 +75,7 @@ class Endpoint:
     max_streams: int | None = None
     shared_limits: SecretStr | None = None
     stall_timeout: float | None = None
+    path: str = "/chat/stream"
 
     @property
     def auth(self) -> httpx.Auth:
@@ -98,7 +100,7 @@ class Endpoint:
         try:
             return client.build_request(
                 "POST",
-                _url(self.base_url),
+                _url(self.base_url, self.path),
                 content=body,
                 headers=_with_ours(self.headers) if self.headers else _OUR_HEADERS,
                 timeout=self.timeout if is_own else httpx.USE_CLIENT_DEFAULT,
@@ -116,8 +118,8 @@ class Endpoint:
 
 
 @lru_cache(maxsize=100)
-def _url(base_url: str) -> httpx.URL:
-    return httpx.URL(f"{base_url}/chat/stream")
+def _url(base_url: str, path: str) -> httpx.URL:
+    return httpx.URL(base_url + path)
 
 
 def _with_ours(given: Mapping[str, str]) -> httpx.Headers:
@@ -185,7 +187,7 @@ def open_stream(
                 is_own=endpoint.client is None,
                 stall_timeout=endpoint.stall_timeout,
             )
-            if _is_event_stream(response):
+            if answer_kind(response):
                 admission.accepted(lease, told_by_answer(response.headers))
                 return opened
             # First, since reading the body closes the response, which ends the lease.
@@ -237,7 +239,7 @@ async def aopen_stream(
                 is_own=endpoint.async_client is None,
                 stall_timeout=endpoint.stall_timeout,
             )
-            if _is_event_stream(response):
+            if answer_kind(response):
                 admission.accepted(lease, told_by_answer(response.headers))
                 return opened
             # First, since reading the body closes the response, which ends the lease.
@@ -271,7 +273,7 @@ async def _asend(
     """Send a request; over a caller's client in a task of its own.
 
     httpx's own pool loses a connection whose task is cancelled twice. There the task is
-    cancelled once, and is waited for.
+    cancelled once, and is waited for. While TLS begins, it loses it after one, too.
     """
     sending = client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
     if endpoint.async_client is None:
@@ -281,14 +283,17 @@ async def _asend(
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         task.cancel()
-        await finish(lambda: _given_up(task))
+        await finish(lambda: _given_up(task, request.extensions[PROGRESS]))
         raise
 
 
-async def _given_up(task: asyncio.Future[httpx.Response]) -> None:
+async def _given_up(task: asyncio.Future[httpx.Response], progress: Progress) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and task.exception() is None:
         await task.result().aclose()
+    elif progress.is_connecting:
+        for network in progress.networks:
+            await network.aclose()
 
 
 def _admission(endpoint: Endpoint, policy: RetryPolicy) -> Admission:
@@ -306,10 +311,3 @@ def _retrying(admission: Admission) -> dict[str, Any]:
         "wait": lambda state: tries.delay(state.outcome.exception()),
         "reraise": True,
     }
-
-
-def _is_event_stream(response: httpx.Response) -> bool:
-    kind = response.headers.get("content-type", "text/event-stream")
-    # Two headers are one with a comma: some proxies add a second.
-    kinds = [part.partition(";")[0].strip().lower() for part in kind.split(",")]
-    return response.status_code == 200 and "text/event-stream" in kinds

@@ -46,22 +46,27 @@ def proxy_for(url: httpx.URL) -> httpx.Proxy | None:
         return None
     variable = f"{kind.upper()}_PROXY"
     text = proxies[kind].strip()
-    try:
-        proxy = httpx.URL(text if "://" in text else f"http://{text}")
-        port = proxy.port
-    except (httpx.InvalidURL, ValueError):
-        raise _unusable(variable, "is no URL") from None
+    proxy = _url(text if "://" in text else f"http://{text}")
+    if proxy is None:
+        raise _unusable(variable, "is no URL")
     if proxy.scheme not in _PROXY_SCHEMES:
         raise _unusable(
             variable, f"begins with {proxy.scheme}://; use one of {', '.join(_PROXY_SCHEMES)}"
         )
-    if not proxy.host or port == 0:
+    if not proxy.host or proxy.port == 0:
         raise _unusable(variable, "names no host")
     if proxy.scheme.startswith("socks") and find_spec("socksio") is None:
         raise _unusable(
             variable, 'is a SOCKS proxy, which needs a package: pip install "httpx[socks]"'
         )
     return httpx.Proxy(proxy)
+
+
+def _url(text: str) -> httpx.URL | None:
+    try:
+        return httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        return None
 
 
 def _is_bypassed(url: httpx.URL) -> bool:

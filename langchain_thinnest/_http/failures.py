@@ -179,10 +179,23 @@ def _is_tls_failure(error: BaseException | None) -> bool:
     return False
 
 
+EVENT_STREAM, JSON = "text/event-stream", "application/json"
+
+
+def answer_kind(response: httpx.Response) -> str | None:
+    """The content type of an answer; `None` if the response is something else."""
+    if response.status_code != 200:
+        return None
+    given = response.headers.get("content-type", EVENT_STREAM)
+    # Two headers are one with a comma: some proxies add a second.
+    kinds = [part.partition(";")[0].strip().lower() for part in given.split(",")]
+    return next((kind for kind in (EVENT_STREAM, JSON) if kind in kinds), None)
+
+
 def refusal(
     response: httpx.Response, body: bytes, base_url: str, without_key: Callable[[str], str]
 ) -> ThinnestError:
-    """The error for a response that is not an event stream."""
+    """The error for a response that is no answer."""
     status = response.status_code
     detail = without_key(_detail(body))[:_DETAIL_CHARS] or None
     known: dict[str, Any] = {
@@ -197,7 +210,7 @@ def refusal(
             "which is not followed, since the request carries the API key; check base_url"
             if response.is_redirect
             else f"answered {status} with {response.headers.get('content-type')!r} where "
-            f"an event stream belongs; check base_url{said}"
+            f"an event stream belongs; check base_url and endpoint{said}"
         )
         return ThinnestProtocolError(f"{base_url} {what}", **known)
     wait = asked_wait(response.headers) if status in (429, 503) else None
@@ -278,19 +291,30 @@ def _item(item: Any, levels: int) -> str:
     return reason or (json.dumps(item) if item else "")
 
 
-def closed_early() -> ThinnestStreamError:
+_CUT_JSON = (
+    "The answer in JSON was cut before it was whole: {}. Nothing of it can be read; the agent "
+    "may have acted all the same."
+)
+
+
+def closed_early(*, is_json: bool = False) -> ThinnestStreamError:
+    if is_json:
+        return ThinnestProtocolError(_CUT_JSON.format("the server ended it"))
     return ThinnestInterruptedError(
         "The server closed the stream before its `done` event, so the answer is not whole. "
         "What came is in `partial`; the agent may have acted all the same."
     )
 
 
-def body_failure(error: Exception, stall_timeout: float | None = None) -> ThinnestStreamError:
+def body_failure(
+    error: Exception, stall_timeout: float | None = None, *, is_json: bool = False
+) -> ThinnestStreamError:
     """The error for a body that cannot be read on.
 
     Args:
         error: What reading it raised.
         stall_timeout: Given where it is what ended the read, not the read's own timeout.
+        is_json: The body is an answer in JSON, not a stream.
     """
     if isinstance(error, httpx.TimeoutException) and stall_timeout is not None:
         return stalled(stall_timeout)
@@ -299,6 +323,10 @@ def body_failure(error: Exception, stall_timeout: float | None = None) -> Thinne
         return ThinnestProtocolError(f"The stream's compression is broken: {because}")
     if isinstance(error, httpx.TimeoutException):
         because = "nothing came for as long as the field `timeout` allows (read)"
+    if is_json:  # a part of a stream is a part of an answer; a part of JSON is no JSON
+        is_late = isinstance(error, httpx.TimeoutException)
+        kind = ThinnestInterruptedError if is_late else ThinnestProtocolError
+        return kind(_CUT_JSON.format(because))
     return ThinnestInterruptedError(
         f"The stream was cut before its `done` event: {because}. What came is in `partial`; "
         "the agent may have acted all the same."

@@ -25,6 +25,7 @@ class Progress:
     Attributes:
         sent: Whether the message was sent; `None` if nothing was told.
         networks: httpcore's streams of the connections that were made, the outermost last.
+        is_connecting: A connection was made for this request, and carries nothing yet.
         stream_id: HTTP/2's number of the request.
     """
 
@@ -32,6 +33,7 @@ class Progress:
         """Nothing was told yet."""
         self.sent: Sent | None = None
         self.networks: list[Any] = []
+        self.is_connecting = False
         self.stream_id: int | None = None
         self._is_for_proxy = False
 
@@ -42,6 +44,7 @@ class Progress:
         _, _, step = name.partition(".")
         # `.started` comes before h11 has looked at the headers, which it may refuse.
         if step == "send_request_headers.started":
+            self.is_connecting = False
             self._is_for_proxy = info["request"].method == b"CONNECT"
             self.stream_id = info.get("stream_id")
         elif step == "send_request_headers.complete":
@@ -49,6 +52,7 @@ class Progress:
         elif step == "send_request_body.complete":
             self._advance(Sent.YES)
         elif step in ("connect_tcp.complete", "start_tls.complete"):
+            self.is_connecting = True
             self.networks.append(info["return_value"])
 
     async def atrace(self, name: str, info: dict[str, Any]) -> None:

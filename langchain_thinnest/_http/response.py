@@ -22,7 +22,14 @@ from typing_extensions import Self
 from langchain_thinnest._http import http11
 from langchain_thinnest._http.admission import Lease
 from langchain_thinnest._http.closing import finish
-from langchain_thinnest._http.failures import FAILURES, body_failure, closed_early, stalled
+from langchain_thinnest._http.failures import (
+    FAILURES,
+    JSON,
+    answer_kind,
+    body_failure,
+    closed_early,
+    stalled,
+)
 from langchain_thinnest._http.retries import rate_limit
 from langchain_thinnest._http.transport import END
 from langchain_thinnest.errors import ThinnestStreamError
@@ -33,7 +40,7 @@ _DRAIN_SECONDS = 0.5
 
 
 class Response:
-    """An opened stream: status 200, and an event stream.
+    """An opened stream: status 200, and an event stream, or an answer in JSON.
 
     Iterate over it for the bytes of its body, and, last of all, the reason why there are no
     more: an error, for the case that the answer is not whole by then.
@@ -41,6 +48,7 @@ class Response:
     Attributes:
         rate_limit: What the headers say of the rate limit.
         request_id: What the server calls the request, where it says so.
+        is_json: The body is an answer in JSON, by its content type.
         waited: Seconds that reads have taken since the last event; whoever finds an event in
             the bytes sets it to 0.
     """
@@ -64,6 +72,7 @@ class Response:
         self._lease = lease
         self.rate_limit = rate_limit(response.headers)
         self.request_id = response.headers.get("x-request-id")
+        self.is_json = answer_kind(response) == JSON
         self.waited = 0.0
         self._response = response
         self._is_own = is_own
@@ -95,7 +104,7 @@ class Response:
         except StopIteration:
             if self._has_ended:
                 raise
-            return self._end(closed_early())
+            return self._end(closed_early(is_json=self.is_json))
         except FAILURES as error:
             return self._end(self._failure(error))
         self.waited += time.monotonic() - began
@@ -113,14 +122,15 @@ class Response:
         except StopAsyncIteration:
             if self._has_ended:
                 raise
-            return self._end(closed_early())
+            return self._end(closed_early(is_json=self.is_json))
         except FAILURES as error:
             return self._end(self._failure(error))
         self.waited += time.monotonic() - began
         return data
 
     def _failure(self, error: Exception) -> ThinnestStreamError:
-        return body_failure(error, self._stall_timeout if self._limits_read else None)
+        stall_timeout = self._stall_timeout if self._limits_read else None
+        return body_failure(error, stall_timeout, is_json=self.is_json)
 
     def _end(self, reason: ThinnestStreamError) -> ThinnestStreamError:
         self._has_ended = True
@@ -169,16 +179,16 @@ class Response:
 
         What speaks HTTP/2 carries other streams too, and does not need the end of one.
         """
-        if (connection := self._unread()) is not None:
+        if not self._has_ended and (connection := self._unread()) is not None:
             http11.read_on(connection, _DRAIN_SECONDS)
 
     async def adrain(self) -> None:
         """The async twin of `drain`."""
-        if (connection := self._unread()) is not None:
+        if not self._has_ended and (connection := self._unread()) is not None:
             await http11.aread_on(connection, _DRAIN_SECONDS)
 
     def _unread(self) -> Any:
-        """The connection, while it is this body's: httpx closes one that it read to its end."""
+        """The connection, as long as it is this body's: httpx gives it back at its end."""
         if self._response.is_closed:
             return None
         return http11.connection_of(self._response.stream)

@@ -9,20 +9,16 @@ It needs the extra `emulator`. `langchain_thinnest.emulator.pytest` has a fixtur
 """
 
 try:
+    from langchain_thinnest.emulator.agents import Session
     from langchain_thinnest.emulator.demo import demo_agent
+    from langchain_thinnest.emulator.faults import Fault
     from langchain_thinnest.emulator.server import ThinnestEmulator
 except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition(".")[0] not in (
-        "starlette",
-        "uvicorn",
-        "simpleeval",
-    ):
+    missing = (error.name or "").partition(".")[0]
+    if missing not in ("starlette", "uvicorn", "simpleeval"):
         raise
-    raise ImportError(
-        f"The emulator needs {error.name.partition('.')[0]}, which is not installed: "
-        'pip install "langchain-thinnest[emulator]"'
-    ) from error
-from langchain_thinnest.emulator.agents import Session
-from langchain_thinnest.emulator.faults import Fault
+    install = 'pip install "langchain-thinnest[emulator]"'
+    message = f"The emulator needs {missing}, which is not installed: {install}"
+    raise ImportError(message) from error
 
 __all__ = ["Fault", "Session", "ThinnestEmulator", "demo_agent"]

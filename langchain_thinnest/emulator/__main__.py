@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from langchain_thinnest.emulator.server import DEMO_AGENT_ID, ThinnestEmulator
 
@@ -23,18 +25,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(argv))
     emulator = ThinnestEmulator(api_keys=[options.pop("api_key")], **options)
     try:
-        emulator.listen()
+        with emulator, suppress(KeyboardInterrupt):
+            print(
+                "The thinnest.ai emulator serves; Ctrl+C ends it. In another terminal:\n"
+                f"  export THINNEST_BASE_URL={emulator.base_url}\n"
+                f"  export THINNEST_API_KEY={emulator.api_key}\n"
+                f"  export THINNEST_AGENT_ID={DEMO_AGENT_ID}",
+                flush=True,
+            )
+            threading.Event().wait()
     except (OSError, OverflowError) as error:  # taken, not ours, or no port at all
         where = f"{options['host']} port {options['port']}"
         parser.error(f"cannot listen on {where}: {error}")
-    print(
-        "The thinnest.ai emulator serves; Ctrl+C ends it. To use it from another terminal:\n"
-        f"  export THINNEST_BASE_URL={emulator.base_url}\n"
-        f"  export THINNEST_API_KEY={emulator.api_key}\n"
-        f"  export THINNEST_AGENT_ID={DEMO_AGENT_ID}",
-        flush=True,
-    )
-    emulator.serve()
 
 
 if __name__ == "__main__":

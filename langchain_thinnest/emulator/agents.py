@@ -17,16 +17,16 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-Event = dict[str, Any]
+from langchain_thinnest.emulator.faults import Event
+
 Item = str | Event
 Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any] | list[Any]
 """A script, a function of the message and the session, or a runnable.
 
-A script is a list. A list of items answers every message the same; a list of lists answers
-the agent's first message, its second, and so on, whatever their sessions, and then no more.
-A function gives (returns, yields, or awaits) items. A chat model gets the session's messages,
-a graph gets them as `{"messages": [...]}`, and any other runnable gets the message; its
-`config["configurable"]` has the `session_id`, and a `thread_id` of this agent alone.
+A script is a list of items, which answers every message the same, or a list of such lists,
+which answers one message each, whatever their sessions. A function gives (returns, yields, or
+awaits) items. A chat model gets the session's messages, a graph `{"messages": [...]}`, and any
+other runnable the message; `config["configurable"]` has the `session_id`, and a `thread_id`.
 """
 
 
@@ -41,32 +41,29 @@ class Script:
         self._by_turn = bool(script) and all(isinstance(turn, list) for turn in script)
         for item in chain(*script) if self._by_turn else script:
             if not isinstance(item, str) and not (isinstance(item, dict) and "type" in item):
-                kinds = (
-                    "strings and events (dictionaries with a type), or a list of such lists"
-                )
+                kinds = "strings and events (dictionaries with a type), or of such lists"
                 raise ValueError(f"A script is a list of {kinds}. This is neither: {item!r}")
         self._script, self._turns = script, count()
 
     def __call__(self, message: str, session: Session) -> list[Any]:
         """The next answer."""
-        turn, answers = next(self._turns), f"a script of {len(self._script)} answers"
-        if self._by_turn and turn >= len(self._script):
-            asked = f"this is message {turn + 1}: {message!r}"
-            raise Unanswered(f"{session.agent_id} has {answers}, and {asked}")
+        turn, answers = next(self._turns), len(self._script)
+        if self._by_turn and turn >= answers:
+            asked = (
+                f"a script of {answers} answers, and this is message {turn + 1}: {message!r}"
+            )
+            raise Unanswered(f"{session.agent_id} has {asked}")
         return self._script[turn] if self._by_turn else self._script
 
 
 @dataclass
 class Session:
-    """The memory of one agent for one `session_id`; without an id it lasts for one message.
-
-    `messages` are the turns before this one; `state` is for the agent to use as it likes.
-    """
+    """The memory of one agent for one `session_id`; without an id it lasts for one message."""
 
     id: str | None
     agent_id: str
-    messages: list[lc.BaseMessage] = field(default_factory=list)
-    state: dict[str, Any] = field(default_factory=dict)
+    messages: list[lc.BaseMessage] = field(default_factory=list)  # the turns before this one
+    state: dict[str, Any] = field(default_factory=dict)  # for the agent to use as it likes
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,8 +75,7 @@ async def answer(agent: Agent, message: str, session: Session) -> AsyncIterator[
         if event.get("type") == "done":
             done = event
             break
-        if event.get("type") == "text":
-            text += str(event.get("content", ""))
+        text += str(event.get("content", "")) if event.get("type") == "text" else ""
         yield event
         if event.get("type") == "error":
             return
@@ -95,10 +91,9 @@ def _items(agent: Agent, message: str, session: Session) -> AsyncIterator[Item]:
     conversation = [*session.messages, lc.HumanMessage(message)]
     thread = f"{session.agent_id}/{session.id}"
     known = {"session_id": session.id, "thread_id": thread} if session.id is not None else {}
-    if isinstance(agent, BaseChatModel):
-        return _runnable_items(agent, conversation, {"configurable": known})
     if not (hasattr(agent, "get_state") and hasattr(agent, "stream_mode")):
-        return _runnable_items(agent, message, {"configurable": known})
+        given = conversation if isinstance(agent, BaseChatModel) else message
+        return _runnable_items(agent, given, {"configurable": known})
     if getattr(agent, "checkpointer", None):  # a graph that remembers by itself
         conversation = conversation[-1:]
         known.setdefault("thread_id", uuid4().hex)
@@ -123,12 +118,12 @@ async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[
     async for event in streaming.astream_events(given, config, version="v2"):
         root = root or event["run_id"]
         kind, data = event["event"], event["data"]
-        chunk = data.get("chunk")
         if kind == "on_tool_start":
             yield {"type": "tool_call", "name": event["name"], "args": data.get("input") or {}}
         elif kind == "on_tool_end":
             yield _tool_result(event["name"], data.get("output"))
         elif event["run_id"] == root and kind.endswith("_stream"):
+            chunk = data.get("chunk")
             if not isinstance(chunk, lc.BaseMessage):
                 chunk = lc.AIMessage("" if chunk is None else str(chunk))
             # What the tools of a `ChatThinnest` do comes as tool runs already.
@@ -138,8 +133,11 @@ async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[
                     yield item
 
 
-def _message_items(message: lc.BaseMessage) -> Iterable[Item]:
-    for block in message.content_blocks:
+def _message_items(message: Any) -> Iterable[Item]:
+    is_result = isinstance(message, lc.ToolMessage)
+    if is_result:
+        yield _tool_result(message.name, message)
+    for block in () if is_result else message.content_blocks:
         if block["type"] == "text" and block["text"]:
             yield block["text"]
         elif block["type"] == "server_tool_call":
@@ -158,19 +156,14 @@ async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Ite
         added = [n["messages"] for n in nodes if isinstance(n, dict) and "messages" in n]
         lists = [group if isinstance(group, list) else [group] for group in added]
         for message in chain(*lists) if is_update else [data[0]]:
-            for item in [] if is_update else _answered(message):
-                yield item
+            if not is_update and isinstance(message, lc.AIMessage | lc.ToolMessage):
+                for item in _message_items(message):
+                    yield item
             is_whole = is_update or not isinstance(message, lc.AIMessageChunk)
             if isinstance(message, lc.AIMessage) and is_whole and message.id not in called:
                 called.add(message.id)
                 for call in message.tool_calls:
                     yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
-
-
-def _answered(message: Any) -> Iterable[Item]:
-    if isinstance(message, lc.ToolMessage):
-        return [_tool_result(message.name, message)]
-    return _message_items(message) if isinstance(message, lc.AIMessage) else ()
 
 
 def _tool_result(name: str | None, output: Any) -> Event:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from langchain_core.messages import HumanMessage
@@ -33,10 +32,7 @@ _STOP_WORDS = re.compile(
 
 
 def demo_agent(message: str, session: Session) -> Iterator[Item]:
-    """Answer with what a calculator and a search in a few texts find.
-
-    It remembers what was asked in a session, and the name that it was told.
-    """
+    """Answer with what a calculator and a search find; remember what was asked, and a name."""
     told = [turn.text for turn in session.messages if isinstance(turn, HumanMessage)]
     said = re.split(r"^User: ", message.strip(), flags=re.MULTILINE)  # as a transcript has it
     *earlier, question = [*told, *(text.partition("\n\n")[0] for text in said if text)] or [""]
@@ -59,21 +55,23 @@ def demo_agent(message: str, session: Session) -> Iterator[Item]:
     elif expression or query:
         if expression:
             yield from _words("Let me work that out. ")
-            value = calculator(expression)
-            args = {"expression": expression}
-            yield {"type": "tool_call", "name": "calculator", "args": args}
-            yield {"type": "tool_result", "name": "calculator", "result": value}
+            value = yield from _use(calculator, expression=expression)
             yield from _words(f"{expression} = {value}.{' ' * bool(query)}")
         if query:
-            texts = search_library(query)
             yield from _words("Let me look that up in my library. ")
-            yield {"type": "tool_call", "name": "search_library", "args": {"query": query}}
-            yield {"type": "tool_result", "name": "search_library", "result": texts}
+            texts = yield from _use(search_library, query=query)
             best = [f"From “{text['title']}”: {text['text']}" for text in texts[:1]]
             yield from _words("".join(best) or "I found nothing on that.")
     else:
         yield from _words(_GREETING)
     yield from _words(_SIGNATURE)
+
+
+def _use(tool: Callable[..., Any], **args: str) -> Generator[Item, None, Any]:
+    yield {"type": "tool_call", "name": tool.__name__, "args": args}
+    result = tool(**args)
+    yield {"type": "tool_result", "name": tool.__name__, "result": result}
+    return result
 
 
 def _words(text: str) -> Iterator[str]:
@@ -96,14 +94,3 @@ def search_library(query: str) -> list[dict[str, str]]:
     hits = {t: sum(s in f"{t} {_LIBRARY[t]}".lower() for s in stems) for t in _LIBRARY}
     best = sorted((title for title in hits if hits[title]), key=lambda title: -hits[title])
     return [{"title": title, "text": _LIBRARY[title]} for title in best]
-
-
-def paced(agent: Callable[[str, Session], Iterator[Item]], seconds: float) -> Any:
-    """Slow an agent down: a pause before each piece, and ten before what tools do."""
-
-    def answer(message: str, session: Session) -> Iterator[Item]:
-        for item in agent(message, session):
-            time.sleep(seconds if isinstance(item, str) else seconds * 10)
-            yield item
-
-    return answer

@@ -1,8 +1,11 @@
-"""What can be made to go wrong with a request, on purpose."""
+"""What can go wrong with a request: on purpose, and by the limits that the vendor sets."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -63,7 +66,33 @@ class Fault:
             if left == 0 and self.kind == "error":
                 yield {"type": "error", "message": self.message}
                 return
-            if left == 0:
-                await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.seconds if left == 0 else 0)
             yield event
             left -= 1
+
+
+class Limits:
+    """What each API key has used; `None` is no limit. `open` counts its connections."""
+
+    def __init__(self, requests: int | None, seconds: float, connections: int | None) -> None:
+        self._requests, self._seconds, self._connections = requests, seconds, connections
+        self._windows: dict[str, tuple[float, int]] = {}  # key → (its end, requests in it)
+        self.open: Counter[str] = Counter()
+
+    def take(self, key: str) -> tuple[str, dict[str, str]]:
+        """Count a request. Gives why it is refused, if it is, and the headers that tell."""
+        now = time.time()
+        end, used = self._windows.get(key, (0.0, 0))
+        if now >= end:
+            end, used = now + self._seconds, 0
+        is_full = self._requests is not None and used >= self._requests
+        is_busy = self._connections is not None and self.open[key] >= self._connections
+        used += not (is_full or is_busy)
+        self._windows[key] = end, used
+        headers = {"Retry-After": str(max(1, math.ceil(end - now)))} if is_full else {}
+        if self._requests is not None:
+            headers["X-RateLimit-Limit"] = str(self._requests)
+            headers["X-RateLimit-Remaining"] = str(self._requests - used)
+            headers["X-RateLimit-Reset"] = str(math.ceil(end))
+        refused = "Too many concurrent connections" if is_busy else ""
+        return "Rate limit exceeded" if is_full else refused, headers

@@ -1,10 +1,4 @@
-"""A pytest fixture, for `conftest.py`: import `thinnest` from here.
-
-def test_it(thinnest):
-thinnest.answers("We have ", "7 left.")
-assert thinnest.model().invoke("Tea?").text == "We have 7 left."
-assert thinnest.requests[0]["message"] == "Tea?"
-"""
+"""A pytest fixture, `thinnest`: import it from here into `conftest.py`; see the README."""
 
 from __future__ import annotations
 
@@ -28,10 +22,7 @@ class ScriptedThinnest(ThinnestEmulator):
     """What the fixture gives: an emulator, with `requests`, `fail_next`, `agents` and all."""
 
     def answers(self, *script: Any, agent_id: str = "*") -> None:
-        """Say what an agent answers; by default, every agent that is given nothing else.
-
-        Strings and events answer every message; lists of them answer one message each.
-        """
+        """Say what an agent answers, as a script; by default, all that are given nothing."""
         self.agents[agent_id] = Script(list(script))
 
     def model(self, agent_id: str = "ag_test", **fields: Any) -> ChatThinnest:

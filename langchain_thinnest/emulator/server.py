@@ -7,24 +7,45 @@ import socket
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import uvicorn
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from typing_extensions import Self
+from typing_extensions import NotRequired, Self, TypedDict
 
-from langchain_thinnest.emulator import endpoints
 from langchain_thinnest.emulator.agents import Agent, Script, Session, answer
 from langchain_thinnest.emulator.demo import demo_agent
-from langchain_thinnest.emulator.faults import Fault
-from langchain_thinnest.emulator.limits import Limits
+from langchain_thinnest.emulator.faults import Cut, Event, Fault, Limits
 
 DEMO_AGENT_ID = "ag_demo"
+CONTRACT, ACCOUNT, AGENT = "/chat/stream", "/chat", "/v1/agents/{agent_id}/chat"
+
+
+class _Body(TypedDict):
+    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
+
+    agent_id: str
+    message: str
+    session_id: NotRequired[str]
+    metadata: NotRequired[dict[str, Any]]
+    stream: NotRequired[bool]
+
+
+_BODY = TypeAdapter(_Body)
+_json = partial(json.dumps, ensure_ascii=False, default=str)
+
+
+class Received(dict[str, Any]):
+    """The body of a request, as it came; `path` is where it came."""
+
+    path: str = CONTRACT
 
 
 class ThinnestEmulator:
@@ -54,6 +75,7 @@ class ThinnestEmulator:
         max_connections: int | None = None,
         send_retry_after: bool = True,
         blank_lines: bool = True,
+        siblings_stream: bool = True,
     ) -> None:
         """Make an emulator; it serves once it is entered.
 
@@ -61,25 +83,26 @@ class ThinnestEmulator:
         open `/v1/agents/{agent_id}/chat` of that agent alone. Port 0 is a free one. Limits
         are of a key: requests in a window, and streams open at once; `None` is no limit, and
         `send_retry_after` is for refusals by the window's. Without `agents` it has the demo
-        agent, as `ag_demo`. The vendor's page shows no `blank_lines` between events.
+        agent, as `ag_demo`. The vendor's page shows no `blank_lines` between events. Without
+        `siblings_stream` the other endpoints answer in JSON, whatever is asked.
         """
         self.agents = dict({DEMO_AGENT_ID: demo_agent} if agents is None else agents)
         for agent_id in self.agents:
             self._agent(agent_id)  # a script is checked now
-        self.requests: list[endpoints.Received] = []
+        self.requests: list[Received] = []
         self.refused = 0
         self.errors: list[Exception] = []
         self._keys: dict[str, str | None] = {**dict.fromkeys(api_keys), **(agent_keys or {})}
         self.api_key = next(iter(self._keys))
         self._limits = Limits(requests_per_window, window_seconds, max_connections)
         self._send_retry_after = send_retry_after
+        self._siblings_stream = siblings_stream
         self._end = "\n\n" if blank_lines else "\n"
         self._faults: deque[Fault] = deque()
         self._sessions: dict[tuple[str, str], Session] = {}
         self._address = (host, port)
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
+        self._ending = ExitStack()
 
     @property
     def base_url(self) -> str:
@@ -94,55 +117,37 @@ class ThinnestEmulator:
         self._faults.extend([fault] * times)
 
     def __enter__(self) -> Self:
-        """Begin to serve, in a thread."""
-        self._server = self._listen()
-        run = self._server.run
-        self._thread = threading.Thread(target=run, args=([self._socket],), daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive():
-                raise RuntimeError("The emulator's server did not start.")
-            self._thread.join(0.005)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop serving; streams that are open are cut."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join()
-        if self._socket is not None:
-            self._socket.close()
-        self._server = self._thread = self._socket = None
-
-    def serve(self) -> None:
-        """Serve in this thread, until interrupted."""
-        with suppress(KeyboardInterrupt):
-            self._listen().run([self._socket] if self._socket else None)
-
-    def listen(self) -> None:
-        """Take the address, so that `base_url` is known before `serve`."""
-        if self._socket is None:
-            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-            self._socket = socket.create_server(self._address, family=family, backlog=2048)
-            # asyncio sets this for protocol 6 only, and `create_server` leaves it 0. What is
-            # accepted inherits it.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def _listen(self) -> uvicorn.Server:
-        self.listen()
-        paths = (endpoints.CONTRACT, endpoints.ACCOUNT, endpoints.AGENT)
+        """Take the address, and begin to serve, in a thread."""
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._socket = socket.create_server(self._address, family=family, backlog=2048)
+        # asyncio sets this for protocol 6 only, and `create_server` leaves it 0. What is
+        # accepted inherits it.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        paths = (CONTRACT, ACCOUNT, AGENT)
         app = Starlette(
             routes=[Route(path, self._chat, methods=["POST"]) for path in paths],
             exception_handlers={404: _not_found, 405: _not_found},
         )
         quiet: Any = {"log_config": None, "log_level": "critical", "server_header": False}
         config = uvicorn.Config(app, lifespan="off", timeout_graceful_shutdown=0, **quiet)
-        return uvicorn.Server(config)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([self._socket],), daemon=True)
+        self._ending.callback(self._socket.close)
+        self._ending.callback(thread.join)
+        self._ending.callback(setattr, server, "should_exit", True)
+        thread.start()
+        while thread.is_alive() and not server.started:
+            thread.join(0.005)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop serving; streams that are open are cut."""
+        self._ending.close()
+        self._socket = None
 
     def _agent(self, agent_id: str) -> Agent:
         name = agent_id if agent_id in self.agents else "*"
-        agent = self.agents[name]
-        if isinstance(agent, list):
+        if isinstance(agent := self.agents[name], list):
             agent = self.agents[name] = Script(agent)
         return agent
 
@@ -166,9 +171,9 @@ class ThinnestEmulator:
             self.refused += 1
             return _refuse(429, refused, headers)
         fault = self._faults.popleft() if self._faults else None
-        asked, problems = endpoints.read(body, request.path_params)
+        asked, problems = _read(body, request.path_params)
         if not problems:
-            self.requests.append(endpoints.Received(json.loads(body)))
+            self.requests.append(Received(json.loads(body)))
             self.requests[-1].path = request.url.path
         if fault is not None and fault.kind == "status":
             return _refuse(fault.code, fault.message, {**headers, **fault.headers})
@@ -177,17 +182,12 @@ class ThinnestEmulator:
         if not {asked["agent_id"], "*"} & self.agents.keys():
             return _refuse(404, "Agent not found", headers)
         sibling = None
-        if request.url.path != endpoints.CONTRACT:
+        if request.url.path != CONTRACT:
             sibling = asked.setdefault("session_id", f"sess_{uuid4().hex}")
-        events = self._events(asked)
-        events = fault.spoil(events) if fault else events
-        if sibling and not asked.get("stream"):
-            kind, written = "application/json", endpoints.as_json(events, sibling)
-        else:
-            kind, written = (
-                "text/event-stream",
-                endpoints.as_stream(events, sibling, self._end),
-            )
+        events = fault.spoil(self._events(asked)) if fault else self._events(asked)
+        kind, written = "text/event-stream", _as_stream(events, sibling, self._end)
+        if sibling and not (asked.get("stream") and self._siblings_stream):
+            kind, written = "application/json", _as_json(events, sibling)
         self._limits.open[key] += 1
         headers = {"Cache-Control": "no-cache", **headers}
         return StreamingResponse(self._counted(written, key), 200, headers, kind)
@@ -211,6 +211,59 @@ class ThinnestEmulator:
         except Exception as error:  # noqa: BLE001  # whatever an agent raises
             self.errors.append(error)
             yield {"type": "error", "message": f"{type(error).__name__}: {error}"}
+
+
+def _read(body: bytes, in_path: Mapping[str, str]) -> tuple[Any, list[Event]]:
+    """What is asked, and what is wrong with it, as FastAPI and so the vendor would say it."""
+    try:
+        asked = json.loads(body)
+        asked = {**asked, **in_path} if isinstance(asked, dict) else asked
+        return _BODY.validate_python(asked), []
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        return None, [{**problem, "loc": ["body", *problem["loc"]]} for problem in found]
+    except ValueError:
+        return None, [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]
+
+
+async def _as_stream(
+    events: AsyncIterator[Event], sibling: str | None, end: str
+) -> AsyncIterator[str]:
+    """An answer as the contract streams it, or as the other endpoints do, with a session."""
+    async for event in events:
+        told = event
+        if sibling and event["type"] == "text":
+            told = {**event, "type": "content"}
+        elif sibling and event["type"] == "done":
+            tokens = (event.get("usage") or {}).get("total_tokens")
+            told = {"type": "done", "session_id": sibling, "tokens_used": tokens}
+        yield f"data: {_json(told)}{end}"
+
+
+async def _as_json(events: AsyncIterator[Event], session_id: str | None) -> AsyncIterator[str]:
+    """A whole answer as one JSON object; of an answer that is cut, the first half."""
+    calls: list[Event] = []
+    answer: Event = {"response": "", "session_id": session_id, "tool_calls": calls}
+    try:
+        async for event in events:
+            if event["type"] == "text":
+                answer["response"] += event["content"]
+            elif event["type"] == "tool_call":
+                calls.append({"name": event["name"], "args": event["args"]})
+            elif event["type"] == "tool_result":  # answers calls by name, the first one first
+                name = event["name"]
+                waiting = (c for c in calls if c["name"] == name and "result" not in c)
+                if (call := next(waiting, None)) is None:
+                    calls.append(call := {"name": name, "args": {}})
+                call["result"] = event["result"]
+            elif event["type"] == "done":
+                answer["usage"] = event.get("usage")
+            elif event["type"] == "error":
+                answer = {"success": False, "error": event["message"]}
+    except Cut:
+        yield _json(answer)[: len(_json(answer)) // 2]
+        raise
+    yield _json(answer)
 
 
 def _refuse(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,0 +1,275 @@
+"""Whoever is cancelled, however and whenever, leaves no stream, no socket and no tool run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.runnables import RunnableConfig
+
+from integration_tests.test_lifetime import until
+from integration_tests.wire import HEADERS, Step, Watch, WireServer, chunk, head
+from langchain_thinnest import ChatThinnest
+from unit_tests.contract import as_sse
+
+AFTER = 0.2  # seconds, in which a call comes as far as the server lets it
+
+
+class Runs(AsyncCallbackHandler):
+    """Counts the tool runs, and takes a while over each end, as a tracer does."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[Any] = Counter()
+        self.ended: Counter[Any] = Counter()
+
+    async def on_tool_start(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
+        self.begun[run_id] += 1
+
+    async def on_tool_error(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(0.01)
+        self.ended[run_id] += 1
+
+
+# --- what is cancelled ---
+
+Call = Callable[[ChatThinnest, Any], Coroutine[Any, Any, None]]
+
+
+async def ainvoke(model: ChatThinnest, config: Any) -> None:
+    await model.ainvoke("hi", config)
+
+
+async def astream(model: ChatThinnest, config: Any) -> None:
+    async for _ in model.astream("hi", config):
+        pass
+
+
+async def events_v2(model: ChatThinnest, config: Any) -> None:
+    async for _ in model.astream_events("hi", config, version="v2"):
+        pass
+
+
+async def events_v3(model: ChatThinnest, config: Any) -> None:
+    async with await model.astream_events("hi", config, version="v3") as stream:
+        async for _ in stream.text:
+            pass
+
+
+def _graph(model: ChatThinnest) -> Any:
+    graph = pytest.importorskip("langgraph.graph")
+
+    async def node(state: Any, config: RunnableConfig) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"], config)]}
+
+    builder = graph.StateGraph(graph.MessagesState)
+    builder.add_node("ask", node)
+    builder.add_edge(graph.START, "ask")
+    return builder.compile()
+
+
+def _agent(model: ChatThinnest) -> Any:
+    pytest.importorskip("langgraph.graph")
+    from langchain_thinnest import create_thinnest_agent
+
+    return create_thinnest_agent(model)
+
+
+async def _in_a_task_of_its_own(call: Coroutine[Any, Any, Any]) -> None:
+    """As the docs on web servers say: LangGraph leaves nodes running that a scope cancels."""
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+
+
+async def _messages(graph: Any, config: Any) -> None:
+    async for _ in graph.astream({"messages": "hi"}, config, stream_mode="messages"):
+        pass
+
+
+async def graph_ainvoke(model: ChatThinnest, config: Any) -> None:
+    await _in_a_task_of_its_own(_graph(model).ainvoke({"messages": "hi"}, config))
+
+
+async def graph_astream(model: ChatThinnest, config: Any) -> None:
+    await _in_a_task_of_its_own(_messages(_graph(model), config))
+
+
+async def agent_ainvoke(model: ChatThinnest, config: Any) -> None:
+    await _in_a_task_of_its_own(_agent(model).ainvoke({"messages": "hi"}, config))
+
+
+async def agent_astream(model: ChatThinnest, config: Any) -> None:
+    await _in_a_task_of_its_own(_messages(_agent(model), config))
+
+
+CALLS: list[Call] = [
+    ainvoke,
+    astream,
+    events_v2,
+    events_v3,
+    graph_ainvoke,
+    graph_astream,
+    agent_ainvoke,
+    agent_astream,
+]
+
+
+# --- how ---
+
+Cancel = Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]
+
+
+def times(count: int) -> Cancel:
+    async def cancel(call: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(AFTER)
+        for _ in range(count):
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    return cancel
+
+
+async def scope(call: Coroutine[Any, Any, None]) -> None:
+    with anyio.move_on_after(AFTER) as scope_:
+        await call
+    assert scope_.cancelled_caught
+
+
+async def group(call: Coroutine[Any, Any, None]) -> None:
+    async def run() -> None:
+        await call
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await anyio.sleep(AFTER)
+        tasks.cancel_scope.cancel()
+
+
+async def wait_for(call: Coroutine[Any, Any, None]) -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(call, AFTER)
+
+
+CANCELS: dict[str, Cancel] = {
+    "once": times(1),
+    "twice": times(2),
+    "thrice": times(3),
+    "scope": scope,
+    "group": group,
+    "wait_for": wait_for,
+}
+
+
+# --- when ---
+
+
+@dataclass
+class Place:
+    """Where the call is cancelled.
+
+    Attributes:
+        base_url: Of the server.
+        closed: The client has closed its connection.
+        tools: How many tool runs have begun.
+    """
+
+    base_url: str
+    closed: threading.Event
+    tools: int = 0
+
+
+@contextlib.contextmanager
+def connecting() -> Iterator[Place]:
+    """TLS is never answered."""
+    closed = threading.Event()
+
+    def accept() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(10)
+            while connection.recv(4096):
+                pass
+        closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield Place(f"https://127.0.0.1:{listener.getsockname()[1]}", closed)
+
+
+@contextlib.contextmanager
+def _wire(steps: list[Step], tools: int) -> Iterator[Place]:
+    closed = threading.Event()
+    with WireServer() as server:
+        server.answer([*steps, Watch(closed)])
+        yield Place(server.base_url, closed, tools)
+
+
+TWO_CALLS = as_sse(
+    {"type": "tool_call", "name": "a", "args": {}},
+    {"type": "tool_call", "name": "b", "args": {}},
+)
+IN_BODY = [head(200, {**HEADERS, "Transfer-Encoding": "chunked"}), chunk(TWO_CALLS)]
+MOMENTS: dict[str, Callable[[], contextlib.AbstractContextManager[Place]]] = {
+    "connecting": connecting,
+    "head": lambda: _wire([], 0),
+    "body": lambda: _wire(list(IN_BODY), 2),
+}
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("is_given", [False, True], ids=["own", "given"])
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+async def test_a_call_that_is_cancelled_leaves_nothing(
+    call: Call, moment: str, is_given: bool
+) -> None:
+    """In all ways to cancel at once, four calls each, each on a connection of its own."""
+    before = descriptors()
+    hows = [how for how in CANCELS for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        places = [stack.enter_context(MOMENTS[moment]()) for _ in hows]
+        runs = [Runs() for _ in hows]
+        client = httpx.AsyncClient() if is_given else None
+
+        async def one(how: str, place: Place, run: Runs) -> None:
+            model = ChatThinnest(
+                agent_id="ag_1",
+                api_key="ak_cancelled",
+                base_url=place.base_url,
+                http_async_client=client,
+            )
+            await CANCELS[how](call(model, {"callbacks": [run]}))
+
+        given = list(zip(hows, places, runs, strict=True))
+        await asyncio.gather(*(one(*each) for each in given))
+        for how, place, run in given:
+            assert await asyncio.to_thread(place.closed.wait, 1.0), how
+            assert await asyncio.to_thread(until, lambda run=run: run.begun == run.ended), how
+            assert len(run.begun) == place.tools, how
+            assert run.begun == run.ended == Counter(set(run.begun)), how
+        if client is not None:
+            await client.aclose()
+    # The servers' threads close their own in their time.
+    assert await asyncio.to_thread(until, lambda: descriptors() <= before)
