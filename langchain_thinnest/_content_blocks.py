@@ -71,13 +71,11 @@ def blocks_of(message: AIMessage) -> list[dict[str, Any]]:
 
 def _content_blocks(message: AIMessage) -> list[ContentBlock]:
     """The translator: text and tools, interleaved as they happened."""
-    has_places = SERVER_TOOLS in message.additional_kwargs or POSITIONS in (
-        message.additional_kwargs
-    )
-    items = _Items(message)
-    if not has_places or not (isinstance(message.content, str) or items.has_server_tools):
-        raise NotImplementedError  # nothing to interleave: the framework knows what to do
-    return cast("list[ContentBlock]", items.interleaved())
+    if message.additional_kwargs.keys() & {SERVER_TOOLS, POSITIONS}:
+        items = _Items(message)
+        if isinstance(message.content, str) or items.has_server_tools:
+            return cast("list[ContentBlock]", items.interleaved())
+    raise NotImplementedError  # nothing to interleave: the framework knows what to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,6 @@ class _Items:
             for block in content
             if isinstance(block, dict)
         }
-        self._seen: Counter[str] = Counter()
         self._tools = [
             self._item(block, raw["id"], raw["offset"])
             for raw in extra.get(SERVER_TOOLS) or ()
@@ -119,9 +116,8 @@ class _Items:
     def _item(self, block: dict[str, Any], id_: str, offset: int) -> _Item:
         answer = self._answer_of.get(id_)
         pairs = self._kept[answer]["around"][id_] if answer is not None else []
-        number = self._seen[id_]
-        self._seen[id_] += 1
-        pair = pairs[number] if number < len(pairs) else None
+        is_second = block["type"] == "server_tool_result" and len(pairs) > 1
+        pair = pairs[is_second] if pairs else None
         return _Item(block, answer, offset, (pair[0], pair[1]) if pair else None)
 
     def _local_calls(self) -> list[tuple[int, _Item]]:
@@ -135,14 +131,11 @@ class _Items:
             calls = [*message.tool_call_chunks]
         blocks = {call["id"]: dict(call) for call in calls}
         for block in self._content:
-            if isinstance(block, dict) and block.get("type", "").endswith("tool_call"):
+            if isinstance(block, dict) and str(block.get("type")).endswith("tool_call"):
                 blocks.pop(block.get("id"), None)
         return [
-            (
-                self._positions[id_][1],
-                self._item(blocks.pop(id_), id_, self._positions[id_][0]),
-            )
-            for id_ in self._positions  # in the order in which they were made
+            (tools_before, self._item(blocks.pop(id_), id_, offset))
+            for id_, (offset, tools_before, *_) in self._positions.items()  # in their order
             if id_ in blocks
         ] + [(len(self._tools), _Item(block, None, _FAR, None)) for block in blocks.values()]
 
@@ -155,9 +148,7 @@ class _Items:
                 if item.answer not in known:
                     answers.append((item.answer, known.setdefault(item.answer, [])))
                 known[item.answer].append(item)
-            elif (
-                answers and answers[-1][0] is None and answers[-1][1][-1].offset <= item.offset
-            ):
+            elif answers and _goes_on(*answers[-1], item):
                 answers[-1][1].append(item)
             else:  # of another answer, whose offsets begin anew
                 answers.append((None, [item]))
@@ -234,12 +225,11 @@ def _interleaved(
         end = at + len(text)
         start = at
         while number < len(tools) and tools[number][0] < end:
-            if at < tools[number][0]:
-                blocks.append(
-                    {"type": "text", "text": text[at - start : tools[number][0] - start]}
-                )
-                at = tools[number][0]
-            blocks.append(tools[number][1])
+            offset, tool = tools[number]
+            if at < offset:
+                blocks.append({"type": "text", "text": text[at - start : offset - start]})
+                at = offset
+            blocks.append(tool)
             number += 1
         if at < end:
             blocks.append({"type": "text", "text": text[at - start :]})
