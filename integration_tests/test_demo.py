@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +92,76 @@ def test_the_sample_question_is_answered_without_one(run: Any) -> None:
     assert "[tool result] search_library -> [" in done.stdout
     assert "From “Machine learning”" in done.stdout
     assert done.stdout.count("[usage]") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        (b"What is 37 * 42?\n", "What is 37 * 42?"),
+        (b"  two\nlines \n\n", "two\nlines"),
+        ("Grüße".encode(), "Grüße"),
+        (b"\xff!", "\ufffd!"),
+        (b"x" * 10_000, "x" * 10_000),
+        (b"", SAMPLE),
+        (b" \n", SAMPLE),
+    ],
+)
+def test_a_question_on_standard_input(
+    live: ThinnestEmulator, given: bytes, asked: str
+) -> None:
+    done = subprocess.run(COMMAND, check=False, input=given, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [request["message"] for request in live.requests] == [asked]
+
+
+def test_an_argument_counts_more_than_standard_input(live: ThinnestEmulator) -> None:
+    read_end, write_end = os.pipe()  # which says nothing, and stays open
+    try:
+        done = subprocess.run(
+            [*COMMAND, "hi"], check=False, stdin=read_end, capture_output=True, timeout=60
+        )
+    finally:
+        os.close(write_end)
+        os.close(read_end)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert live.requests[0]["message"] == "hi"
+
+
+def test_a_pipe_that_says_nothing_is_not_waited_for(live: ThinnestEmulator) -> None:
+    read_end, write_end = os.pipe()
+    try:
+        done = subprocess.run(
+            COMMAND, check=False, stdin=read_end, capture_output=True, timeout=60
+        )
+    finally:
+        os.close(write_end)
+        os.close(read_end)
+    assert done.returncode == 0
+    assert done.stderr == b"Waiting for a question on standard input.\n"
+    assert live.requests[0]["message"] == SAMPLE
+
+
+@pytest.mark.parametrize("after", ["head -1", "head -3", "head -c 150", "true", "head -n 100"])
+def test_an_output_that_is_closed(after: str) -> None:
+    command = (
+        f'"$0" -m langchain_thinnest "What are tides?" | {after}; echo "${{PIPESTATUS[0]}}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].endswith("0" if "100" in after else "141")
+
+
+def test_the_version(run: Any) -> None:
+    done = run("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"langchain-thinnest {version('langchain-thinnest')}\n"
 
 
 def test_a_closed_stdin_is_no_terminal(run: Any) -> None:
@@ -169,16 +243,60 @@ def test_what_to_install_is_said(
     )
 
 
+QUESTIONS = [
+    "What is 2^10?",
+    'What\'s "this"?',
+    "a $(touch pwned) b `touch pwned` c; touch pwned # d",
+    "$HOME $$ ${PATH} $(HOME) %s 100% \\n \\ 'x",
+    "--help",
+    "Grüße & <tags> | more",
+    "two\nlines",
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_make_takes_a_question_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, how: str
+) -> None:
+    """Neither make nor a shell reads what is in it. In place of Python: what it is given."""
+    shutil.copy(Path(__file__).parents[1] / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
+    python.chmod(0o755)
+    (tmp_path / ".venv" / "demo").touch()
+    command = ["make", "--no-print-directory", "demo"]
+    if how == "argument":
+        command.append(f"QUESTION={question}")
+    else:
+        monkeypatch.setenv("QUESTION", question)
+    done = subprocess.run(
+        command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"<-m><langchain_thinnest><--><{question}>"
+    assert not (tmp_path / "pwned").exists()
+
+
 # --- on a terminal ---
 
 
 class Terminal:
     """The demo on a pseudo-terminal; each wait is for a text that comes after the last."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, term: str = "xterm-256color") -> None:
         self._end, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs
+            [*COMMAND, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": term},
+            start_new_session=True,
+            # So that keys signal.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
         )
         os.close(theirs)
         self.said = ""
@@ -204,7 +322,19 @@ class Terminal:
         return self.said[start:end]
 
     def type(self, text: str) -> None:
-        os.write(self._end, text.encode())
+        """Type, no faster than it is taken, and read what is echoed meanwhile."""
+        data = text.encode()
+        while data:
+            ready, writable, _ = select.select([self._end], [self._end], [], 30)
+            assert ready or writable, "nobody takes what is typed"
+            if ready:
+                self.said += os.read(self._end, 65536).decode(errors="replace")
+                self.said = self.said.replace("\r\n", "\n")
+            elif writable:
+                data = data[os.write(self._end, data[:1000]) :]
+
+    def mode(self) -> list[Any]:
+        return termios.tcgetattr(self._end)
 
     def close(self) -> None:
         self.process.kill()
@@ -219,8 +349,8 @@ def open_terminal() -> Iterator[Any]:
     )  # a child inherits SIG_IGN
     terminals: list[Terminal] = []
 
-    def open_terminal(*arguments: str) -> Terminal:
-        terminals.append(Terminal(*arguments))
+    def open_terminal(*arguments: str, **fields: str) -> Terminal:
+        terminals.append(Terminal(*arguments, **fields))
         return terminals[-1]
 
     yield open_terminal
@@ -230,7 +360,21 @@ def open_terminal() -> Iterator[Any]:
 
 
 PROMPT = "\n> "
-CTRL_D = "\x04"
+CTRL_C, CTRL_D = "\x03", "\x04"
+TERMS = ["xterm-256color", "dumb"]
+
+
+def begins(terminal: Terminal) -> str:
+    """Wait for a chat's first prompt; give all that came before."""
+    return str(terminal.wait_for("Ctrl+D ends the chat.\n") + terminal.wait_for(PROMPT))
+
+
+def ends(terminal: Terminal) -> None:
+    """End a chat, whose prompt is there."""
+    terminal.type(CTRL_D)
+    terminal.wait_for(None)
+    assert terminal.process.wait(20) == 0
+    assert "Traceback" not in terminal.said
 
 
 def test_a_chat_begins_with_the_sample_and_remembers(open_terminal: Any) -> None:
@@ -294,15 +438,150 @@ def test_a_chat_outlives_an_error(
     assert terminal.process.wait(20) == 0
 
 
-@pytest.mark.parametrize("arguments", [(), ("What are tides?",)])
-def test_ctrl_c_ends_an_answer(open_terminal: Any, arguments: Any) -> None:
-    terminal = open_terminal(*arguments)
+def test_ctrl_c_ends_the_answer_to_a_question(open_terminal: Any) -> None:
+    terminal = open_terminal("What are tides?")
     terminal.wait_for("Let me")
     terminal.process.send_signal(signal.SIGINT)
     rest = terminal.wait_for(None)
     assert terminal.process.wait(20) == 130
     assert "Traceback" not in rest
     assert "[usage]" not in rest, terminal.said
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_chat(open_terminal: Any) -> None:
+    terminal = open_terminal()
+    terminal.wait_for("Let me")
+    terminal.type(CTRL_C)
+    assert "[usage]" not in terminal.wait_for("[ended]")
+    terminal.wait_for(PROMPT)
+    for _ in range(2):
+        terminal.type("What are tides?\n")
+        terminal.wait_for("Let me")
+        terminal.type(CTRL_C)
+        assert "[usage]" not in terminal.wait_for("[ended]")
+        terminal.wait_for(PROMPT)
+    terminal.type("What is 37 * 42?\n")
+    assert "37 * 42 = 1554." in terminal.wait_for("[usage]")
+    ends(terminal)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_lines_are_edited_and_called_back(
+    live: ThinnestEmulator, open_terminal: Any, term: str
+) -> None:
+    terminal = open_terminal(term=term)
+    begins(terminal)
+    for keys, turn in [
+        ("hallo\x1b[D\x1b[D\x1b[D\x1b[D\x7fH\n", 1),  # back to the h, which goes
+        ("Grüße 我\n", 2),
+        ("\x1b[A\x1b[A you\n", 3),  # up, up: the first
+    ]:
+        terminal.type(keys)
+        terminal.wait_for(f"\n{turn}: ")
+        terminal.wait_for(PROMPT)
+    ends(terminal)
+    asked = [request["message"] for request in live.requests]
+    assert asked == [SAMPLE, "Hallo", "Grüße 我", "Hallo you"]
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("size", [5_000, 100_000])
+def test_a_long_line_is_not_cut(
+    live: ThinnestEmulator, open_terminal: Any, term: str, size: int
+) -> None:
+    text = "".join(f"{number} " for number in range(size))[:size].strip()
+    terminal = open_terminal(term=term)
+    begins(terminal)
+    terminal.type(text + "\n")
+    terminal.wait_for("[usage]")
+    terminal.wait_for(PROMPT)
+    ends(terminal)
+    assert [request["message"] for request in live.requests] == [SAMPLE, text]
+
+
+PASTED = "first\n\n  second, of " + "many words, " * 1000 + "\nthird"
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_a_pasted_text_is_one_message(
+    live: ThinnestEmulator, open_terminal: Any, term: str, is_marked: bool
+) -> None:
+    """With a terminal that says where it begins and ends, and with one that does not."""
+    if is_marked and term == "dumb":
+        pytest.skip("a terminal that marks pastes is not dumb")
+    terminal = open_terminal(term=term)
+    said = begins(terminal)
+    assert ("\x1b[?2004h" in said) is (term != "dumb")
+    terminal.type(f"\x1b[200~{PASTED}\x1b[201~\n" if is_marked else f"{PASTED}\n")
+    terminal.wait_for("\n1: first")
+    terminal.wait_for("[usage]")
+    terminal.wait_for(PROMPT)
+    ends(terminal)
+    assert [request["message"] for request in live.requests] == [SAMPLE, PASTED]
+
+
+def test_a_chat_without_readline(
+    live: ThinnestEmulator, open_terminal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "readline.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    terminal = open_terminal()
+    begins(terminal)
+    terminal.type("one\ntwo\n")
+    terminal.wait_for("\n1: one\ntwo")
+    terminal.wait_for(PROMPT)
+    ends(terminal)
+
+
+def test_what_is_typed_during_an_answer_is_asked_next(
+    live: ThinnestEmulator, open_terminal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINNEST_AGENT_ID", "ag_slow")
+
+    def slow(message: str, session: Any) -> Any:
+        yield "Well, "
+        time.sleep(1.0)
+        yield "yes."
+
+    live.agents["ag_slow"] = slow
+    terminal = open_terminal()
+    terminal.wait_for("Well, yes.")
+    terminal.wait_for(PROMPT)
+    terminal.type("once\n")
+    terminal.wait_for("Well, ")
+    following = "and then, " * 1000 + "what?"  # more than a terminal's line holds
+    terminal.type(f"{following}\n")
+    terminal.wait_for("[usage]")
+    terminal.wait_for("Well, yes.")
+    terminal.wait_for(PROMPT)
+    ends(terminal)
+    asked = [request["message"] for request in live.requests]
+    assert asked == [SAMPLE, "once", following]
+
+
+def test_the_terminal_is_left_as_it_was(open_terminal: Any) -> None:
+    terminal = open_terminal()
+    before = terminal.mode()
+    begins(terminal)
+    assert not terminal.mode()[3] & termios.ICANON
+    terminal.type(CTRL_D)
+    terminal.process.wait(20)
+    assert terminal.mode() == before
+    assert terminal.wait_for(None).count("\x1b[?2004l") == 1
+
+
+def test_an_address_that_cannot_be_reached_is_told_once(
+    live: ThinnestEmulator, open_terminal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINNEST_BASE_URL", "http://127.0.0.1:9")
+    terminal = open_terminal("hi")
+    told = terminal.wait_for("Trying again")
+    assert "Could not connect to http://127.0.0.1:9" in told
+    assert told.count("[retry]") == 1
+    terminal.process.send_signal(signal.SIGINT)
+    assert "[retry]" not in terminal.wait_for(None)
+    assert terminal.process.wait(20) == 130
 
 
 def test_ctrl_c_between_two_pieces_ends_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +594,21 @@ def test_ctrl_c_between_two_pieces_ends_an_answer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stdout", Interrupted())
     assert main(["What are tides?"]) == 130
     assert sys.stdout.getvalue().endswith("> What are tides?\nLet\n")  # and nothing else
+
+
+def test_ctrl_c_takes_back_a_line(live: ThinnestEmulator, open_terminal: Any) -> None:
+    terminal = open_terminal()
+    begins(terminal)
+    terminal.type("half a que")
+    terminal.wait_for("half a que")
+    time.sleep(0.5)
+    for _ in range(2):  # the second one comes at once, and is meant for the first line
+        terminal.type(CTRL_C)
+        terminal.wait_for(PROMPT)
+    terminal.type("whole\n")
+    terminal.wait_for("\n1: whole")
+    terminal.wait_for(PROMPT)
+    ends(terminal)
 
 
 def test_ctrl_c_at_the_prompt_ends_a_chat(live: ThinnestEmulator, open_terminal: Any) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import time
 from typing import Any
 
+import httpx
 import pytest
 
 import langchain_thinnest as package
+from integration_tests import ways
 from integration_tests.conftest import KEY, Make
 from integration_tests.wire import Close, Reset, WireServer, chunk, head, refusal, stream
 from langchain_thinnest import (
@@ -19,6 +23,7 @@ from langchain_thinnest import (
     ThinnestNotFoundError,
     ThinnestProtocolError,
     ThinnestRateLimitError,
+    ThinnestRequestError,
     ThinnestServerError,
     ThinnestTimeoutError,
 )
@@ -95,6 +100,25 @@ def test_only_a_429_is_sent_again(
             {"detail": [{"loc": ["body", "message"], "msg": "too long", "type": "x"}, "more"]},
             "body.message: too long; more",
         ),
+        ({"error": {"detail": "why", "code": "x"}}, "why"),
+        ({"error": {"errors": [{"reason": "why"}]}}, "why"),
+        ({"reason": "why"}, "why"),
+        ({"content": "why"}, "why"),
+        ({"error": {"content": {"text": 1, "message": "why"}}}, "why"),
+        ({"error": "invalid_grant", "error_description": "why"}, "why"),
+        ({"error": True, "message": "why"}, "why"),
+        ({"success": False, "msg": "why"}, "why"),
+        ({"Message": "why"}, "why"),
+        ({"message": "", "error": {"message": None, "description": "why"}}, "why"),
+        ({"type": "about:blank", "title": "why", "status": 400}, "why"),
+        ({"title": "Bad", "detail": "why", "status": 400}, "why"),
+        ({"errors": [{"title": "Bad", "detail": "why"}, {"detail": "more"}]}, "why; more"),
+        ({"errors": ["why", "more"]}, "why; more"),
+        ({"errors": {"session_id": ["too long", "bad"]}}, "session_id: too long; bad"),
+        ({"status": "error", "data": {"message": "why"}}, "why"),
+        (["why", {"message": "more"}], "why; more"),
+        ({"error": {"code": 7}}, '{"error": {"code": 7}}'),
+        ({"error": 7}, '{"error": 7}'),
         ({}, "{}"),
         ("why", "why"),
         (b"<html>\n<h1>why</h1>", "<html> <h1>why</h1>"),
@@ -107,6 +131,19 @@ def test_what_the_server_says(wired: Make, wire: WireServer, body: Any, detail: 
     with pytest.raises(ThinnestError) as caught:
         wired().invoke("hi")
     assert caught.value.detail == detail
+
+
+def test_an_answer_tells_its_request_id(wired: Make, wire: WireServer, any_way: Any) -> None:
+    headers = {"X-Request-ID": "req_7"}
+    wire.answer(stream(as_sse(*EVENTS), headers=headers))
+    assert any_way(wired(), "hi").response_metadata["request_id"] == "req_7"
+    wire.answer(stream(as_sse(*EVENTS)))
+    assert "request_id" not in any_way(wired(), "hi").response_metadata
+    wire.answer(stream(as_sse(*EVENTS[:3]), headers=headers))
+    error = fails(any_way, wired())
+    assert type(error) is ThinnestInterruptedError
+    assert error.request_id == "req_7"
+    assert error.partial.response_metadata["request_id"] == "req_7"
 
 
 def test_the_emulators_own_refusals(
@@ -145,6 +182,67 @@ def test_a_503_is_sent_again_only_if_it_says_when(
     assert len(wire.requests) == (2 if retry_after else 1)
 
 
+def test_404_names_the_agent_and_the_address(
+    emulator: ThinnestEmulator, make: Make, any_way: Any
+) -> None:
+    error = fails(any_way, make("ag_unknown"))
+    for said in ("'ag_unknown'", emulator.base_url, "agent_id", "base_url"):
+        assert said in str(error)
+    assert error.detail == "Agent not found"
+
+
+@pytest.mark.parametrize(
+    ("key", "is_newer"), [("ta_live_0123456789", True), ("ak_0123456789", False)]
+)
+def test_401_says_that_a_key_belongs_to_another_api(
+    wired: Make, wire: WireServer, any_way: Any, key: str, is_newer: bool
+) -> None:
+    wire.answer(refusal(401, {"detail": "Invalid token"}))
+    error = fails(any_way, wired(api_key=key))
+    assert type(error) is ThinnestAuthenticationError
+    assert ("newer API" in str(error)) is is_newer
+    assert "THINNEST_API_KEY" in str(error)
+    assert key not in str(error)
+
+
+async def test_a_closed_client_is_told_by_its_name(wired: Make, wire: WireServer) -> None:
+    wire.answer(stream(as_sse(*EVENTS)))
+    client, async_client = httpx.Client(), httpx.AsyncClient()
+    model = wired(http_client=client, http_async_client=async_client)
+    assert model.invoke("hi").text == (await model.ainvoke("hi")).text == TEXT
+    client.close()  # noqa: ASYNC212
+    await async_client.aclose()
+    for way in (model.invoke, lambda text: list(model.stream(text))):
+        with pytest.raises(ThinnestRequestError, match=r"http_client .*closed"):
+            way("hi")
+    with pytest.raises(ThinnestRequestError, match=r"http_async_client .*closed"):
+        await model.ainvoke("hi")
+    with pytest.raises(ThinnestRequestError, match=r"http_async_client .*closed"):
+        _ = [chunk async for chunk in model.astream("hi")]
+    assert len(wire.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["text/event-stream", "text/event-stream"],
+        ["text/event-stream", "text/plain"],
+        ["text/html", "text/event-stream; charset=utf-8"],
+        ["text/event-stream, text/event-stream"],
+        ["TEXT/Event-Stream;charset=UTF-8", "application/octet-stream"],
+    ],
+)
+def test_two_content_types_where_one_is_the_contracts(
+    wired: Make, wire: WireServer, any_way: Any, kinds: list[str]
+) -> None:
+    """Some proxies add a second; to refuse it then would be after the agent acted."""
+    types = "".join(f"Content-Type: {kind}\r\n" for kind in kinds).encode()
+    begin = b"HTTP/1.1 200 OK\r\n" + types + b"Connection: close\r\n\r\n"
+    wire.answer([begin + as_sse(*EVENTS), Close()])
+    assert any_way(wired(), "hi").text == TEXT
+    assert len(wire.requests) == 1
+
+
 # --- no answer at all ---
 
 
@@ -153,6 +251,32 @@ def test_nobody_listens(wired: Make, any_way: Any) -> None:
     assert type(error) is ThinnestConnectionError
     assert error.is_retryable
     assert "http://127.0.0.1:9" in str(error)
+
+
+@pytest.mark.parametrize("way", [ways.invoke, ways.ainvoke])
+def test_an_address_that_cannot_be_reached_is_told_once(
+    wired: Make, way: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "langchain_thinnest")
+    began = time.monotonic()
+    told_at: list[float] = []
+    handler = logging.Handler()
+    handler.emit = lambda _: told_at.append(time.monotonic() - began)  # type: ignore[method-assign]
+    logger = logging.getLogger("langchain_thinnest")
+    logger.addHandler(handler)
+    try:
+        fails(way, wired(base_url="http://127.0.0.1:9", max_retries=4))
+    finally:
+        logger.removeHandler(handler)
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert "Could not connect to http://127.0.0.1:9" in record.getMessage()
+    assert KEY not in record.getMessage()
+    assert 0.5 < told_at[0]  # noqa: SIM300 - not for what is over in a moment
+    caplog.clear()
+    with pytest.raises(ThinnestConnectionError):
+        wired(base_url="http://127.0.0.1:9", max_retries=1).invoke("hi")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("end", [Close(), Reset()])

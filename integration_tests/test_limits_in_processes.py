@@ -390,8 +390,9 @@ def test_the_example_of_the_page_on_workers_works(
     page = Path(__file__).parents[1] / "docs" / "many-workers.md"
     (snippet,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     snippet = snippet.replace("//tmp/", f"/{tmp_path}/")
-    with ThinnestEmulator({"ag_c47e7c97_b2f2": echo_agent}, api_keys=[KEY]) as server:
+    with ThinnestEmulator({"ag_echo": echo_agent}, api_keys=[KEY]) as server:
         monkeypatch.setenv("THINNEST_API_KEY", KEY)
+        monkeypatch.setenv("THINNEST_AGENT_ID", "ag_echo")
         monkeypatch.setenv("THINNEST_BASE_URL", server.base_url)
         names: dict[str, Any] = {}
         exec(snippet, names)

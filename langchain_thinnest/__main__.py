@@ -1,9 +1,9 @@
 """`python -m langchain_thinnest`: watch an agent answer, in the terminal.
 
 It streams a LangChain pipeline (prompt | ChatThinnest) over real HTTP: text as it comes, tool
-calls and results apart from it by a callback handler, usage at the end. With a question it
-answers that; without one it answers a sample, and on a terminal that begins a small chat with
-a session.
+calls and results apart from it by a callback handler, usage at the end. With a question, as an
+argument or on standard input, it answers that; without one it answers a sample, and on a
+terminal that begins a small chat with a session.
 """
 
 from __future__ import annotations
@@ -28,13 +28,21 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ValidationError
 from tenacity import RetryCallState
 
-from langchain_thinnest import ChatThinnest, ThinnestError
+from langchain_thinnest import (
+    ChatThinnest,
+    ThinnestConnectionError,
+    ThinnestError,
+    ThinnestTimeoutError,
+)
+from langchain_thinnest._terminal import editing, piped, silence, typed, write
 
 _PACKAGE = "langchain-thinnest"
 _QUESTION = "What are applications of machine learning in 2026?"
 _LIVE = "set THINNEST_API_KEY and THINNEST_AGENT_ID to ask the live service"
 _SHOWN = 160
 _INTERRUPTED = 130  # as a shell says it of a command that Ctrl+C ended
+_CLOSED = 141  # and of one whose output nobody reads any more
+_UNREACHABLE_AFTER = 2.0  # seconds
 
 
 class TerminalHandler(BaseCallbackHandler):
@@ -43,22 +51,29 @@ class TerminalHandler(BaseCallbackHandler):
     def __init__(self) -> None:
         """Begin at the start of a line."""
         self.at_line_start = True
+        self.is_closed = False
         self._is_interrupted = False
+        self._is_unreachable = False
         self._dim, self._plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
 
     def text(self, text: str) -> None:
         """Print a piece of the answer."""
         if text:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            self._write(text)
             self.at_line_start = text.endswith("\n")
 
     def note(self, note: str) -> None:
         """Print a line that is no part of the answer."""
         before = "" if self.at_line_start else "\n"
-        sys.stdout.write(f"{before}{self._dim}  {note}{self._plain}\n")
-        sys.stdout.flush()
+        self._write(f"{before}{self._dim}  {note}{self._plain}\n")
         self.at_line_start = True
+
+    def _write(self, text: str) -> None:
+        """Write; a callback's error would be logged, so a closed output is only noted."""
+        try:
+            write(text)
+        except BrokenPipeError:
+            self.is_closed = True
 
     @contextmanager
     def noting_ctrl_c(self) -> Iterator[None]:
@@ -75,8 +90,14 @@ class TerminalHandler(BaseCallbackHandler):
             raise GeneratorExit
 
     def on_retry(self, retry_state: RetryCallState, **_: Any) -> None:
-        """Print why and how long the model waits."""
+        """Print why and how long the model waits; of a lost server once, after 2 s."""
         error = retry_state.outcome and retry_state.outcome.exception()
+        if isinstance(error, (ThinnestConnectionError, ThinnestTimeoutError)):
+            waits = (retry_state.seconds_since_start or 0.0) + retry_state.upcoming_sleep
+            if waits >= _UNREACHABLE_AFTER and not self._is_unreachable:
+                self._is_unreachable = True
+                self.note(f"[retry]       {error} Trying again, for some seconds more.")
+            return
         self.note(f"[retry]       in {retry_state.upcoming_sleep:.1f} s: {error}")
 
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> None:
@@ -128,11 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             model = _live() or _emulated(stack)
             if question or not _is_terminal():
-                return _ask(model, question or _QUESTION, session_id=None)
+                return _ask(model, question or piped() or _QUESTION, session_id=None)
             return _chat(model)
     except KeyboardInterrupt:
         print()
         return _INTERRUPTED
+    except BrokenPipeError:
+        silence()
+        return _CLOSED
 
 
 def _is_terminal() -> bool:
@@ -190,28 +214,40 @@ def _answer(model: ChatThinnest, question: str, session_id: str | None) -> int:
         with closing(texts), terminal.noting_ctrl_c():
             for text in texts:
                 terminal.text(text)
+                if terminal.is_closed:
+                    raise KeyboardInterrupt
     except ThinnestError as error:
         terminal.note(f"[error]       {error}")
         return 1
+    except KeyboardInterrupt:
+        if terminal.is_closed:
+            raise BrokenPipeError from None
+        raise
     return 0
 
 
 def _chat(model: ChatThinnest) -> int:
     session_id = f"terminal-{uuid4().hex}"
-    status = _ask(model, _QUESTION, session_id)
-    print("\nNow ask what you like; the agent remembers. Ctrl+D ends the chat.\n")
-    while (question := _typed()) is not None:
-        if question:
-            status = _answer(model, question, session_id)
+    status = _turn(model, _QUESTION, session_id, shows_question=True)
+    with editing():
+        print("\nNow ask what you like; the agent remembers. Ctrl+C ends an answer, ", end="")
+        print("Ctrl+D ends the chat.\n")
+        while (question := typed("> ")) is not None:
+            if question:
+                status = _turn(model, question, session_id)
     print()
     return status
 
 
-def _typed() -> str | None:
+def _turn(
+    model: ChatThinnest, question: str, session_id: str, *, shows_question: bool = False
+) -> int:
+    """One question of a chat, which Ctrl+C ends alone."""
     try:
-        return input("> ").strip()
-    except (EOFError, KeyboardInterrupt):
-        return None
+        return (_ask if shows_question else _answer)(model, question, session_id)
+    except KeyboardInterrupt:
+        print("\n  [ended]       The agent may have acted all the same.")
+        return 0
 
 
 if __name__ == "__main__":

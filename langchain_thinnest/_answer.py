@@ -1,19 +1,6 @@
 """The turn → LangChain: one message, or chunks, or content blocks, of the same answer.
 
-`content` is one string, whether or not tools ran. The server's tools ride beside it in
-`additional_kwargs["server_tools"]`, each with the text offset where it happened:
-
-    {"type": "call", "id": ..., "name": ..., "args": {...}, "offset": 83}
-    {"type": "result", "id": ..., "name": ..., "result": ..., "offset": 83}
-
-A call of an answer in JSON that does not tell its result has `"unanswered": True` too.
-
-`tool_calls` holds the calls of local tools alone: an agent loop would run again what the
-server ran. Where they stand, `additional_kwargs["tool_call_positions"]` says by their ids: how
-many characters of text, and how many of the server's tools, stand before them.
-
-`content_blocks` interleaves all this, by the translator registered here for the provider
-`thinnest`.
+How `content` and `additional_kwargs` tell of tools, `_content_blocks` says.
 This module knows nothing of how an answer is fetched.
 """
 
@@ -23,19 +10,25 @@ import json
 from collections.abc import Iterable
 from copy import copy
 from typing import Any, cast
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolMessage
-from langchain_core.messages.block_translators import register_translator
-from langchain_core.messages.content import ContentBlock
 from langchain_core.messages.tool import (
     ToolCall,
-    ToolCallChunk,
     invalid_tool_call,
     tool_call,
     tool_call_chunk,
 )
 from langchain_core.outputs import ChatGenerationChunk
 
+from langchain_thinnest._content_blocks import (
+    POSITIONS,
+    PROVIDER,
+    SERVER_TOOLS,
+    SURROUNDINGS,
+    block_of_raw,
+)
+from langchain_thinnest._places import around
 from langchain_thinnest._tool_calls import CallPart, LocalCall
 from langchain_thinnest._turn import (
     End,
@@ -46,9 +39,6 @@ from langchain_thinnest._turn import (
     Turn,
 )
 
-PROVIDER = "thinnest"
-SERVER_TOOLS = "server_tools"
-POSITIONS = "tool_call_positions"
 # The keys of `response_metadata` that are ours; a server's go elsewhere.
 _OURS = frozenset(
     {
@@ -57,6 +47,7 @@ _OURS = frozenset(
         "model_provider",
         "output_version",
         "rate_limit",
+        "request_id",
         "server_session_id",
         "session_id",
     }
@@ -91,6 +82,8 @@ class Answer:
         self.turn = turn
         self.rate_limit: dict[str, int] | None = None
         """What the response's headers say of the rate limit, once they came."""
+        self.request_id: str | None = None
+        """What the server calls the request, once its answer began: support asks for it."""
         self.agent_id = agent_id
         self._session_id = session_id
         self._as_blocks = as_blocks
@@ -100,6 +93,7 @@ class Answer:
         # Blocks of a v1 stream, so that chunks add up to them: a piece of text goes on with
         # the block before it, and a tool begins one of its own.
         self._block = -1
+        self._mark = ""
         self._block_is_text = False
         self._segment_id = segment_id
         self._has_plain_text = not as_blocks and segment_id is None
@@ -111,7 +105,11 @@ class Answer:
         turn = self.turn
         message = AIMessage(
             content=turn.text,
-            additional_kwargs={**_raw(turn.tools), **_positions(turn.local_calls)},
+            additional_kwargs={
+                **_raw(turn.tools),
+                **_positions(turn.local_calls),
+                **_surroundings(turn),
+            },
             tool_calls=[_valid(c) for c in turn.local_calls if c.args is not None],
             invalid_tool_calls=[_invalid(c) for c in turn.local_calls if c.args is None],
             response_metadata=self._response_metadata(),
@@ -145,6 +143,14 @@ class Answer:
             message.id = self._id_of(piece)
         return ChatGenerationChunk(message=message)
 
+    def block_index(self, number: int) -> str:
+        """The `index` of a content block, which no block of another answer has.
+
+        LangChain puts blocks of one index together, also when it merges two messages.
+        """
+        self._mark = self._mark or f"lc_{uuid4().hex[:16]}"
+        return f"{self._mark}_{number}"
+
     def _id_of(self, piece: Piece) -> str:
         is_result = isinstance(piece, ServerToolResult)
         if self._was_result and not is_result and not isinstance(piece, End):
@@ -156,6 +162,7 @@ class Answer:
     def _last_chunk(self) -> AIMessageChunk:
         return AIMessageChunk(
             content=[] if self._as_blocks else "",
+            additional_kwargs=_surroundings(self.turn),
             response_metadata={**self._metadata, **self._response_metadata()},
             usage_metadata=self.turn.usage,
             chunk_position="last",
@@ -172,7 +179,7 @@ class Answer:
         if self._as_blocks and part.is_last:  # it is known now what the call is
             self._block += 1
             self._block_is_text = False
-            content = [{**call_block(part.call), "index": self._block}]
+            content = [{**call_block(part.call), "index": self.block_index(self._block)}]
         message = AIMessageChunk(
             content=content if self._as_blocks else "",
             additional_kwargs=_positions([part.call]) if part.is_first else {},
@@ -191,7 +198,7 @@ class Answer:
             {"type": "text", "text": piece} if isinstance(piece, str) else tool_block(piece)
         )
         return AIMessageChunk(
-            content=[{**block, "index": self._block}],
+            content=[{**block, "index": self.block_index(self._block)}],
             additional_kwargs={} if isinstance(piece, str) else _raw([piece]),
             response_metadata=self._metadata,
         )
@@ -211,6 +218,8 @@ class Answer:
             metadata["server_session_id"] = turn.server_session_id
         if self.rate_limit:
             metadata["rate_limit"] = self.rate_limit
+        if self.request_id:
+            metadata["request_id"] = self.request_id
         for key, value in turn.rest.items():
             while key in _OURS or key in metadata:
                 key = f"server_{key}"  # noqa: PLW2901
@@ -286,6 +295,17 @@ def _positions(calls: Iterable[LocalCall]) -> dict[str, Any]:
     return {POSITIONS: positions} if positions else {}
 
 
+def _surroundings(turn: Turn) -> dict[str, Any]:
+    """What stands around each tool: one entry for a local call, two for a call and result."""
+    if not (turn.tools or turn.local_calls):
+        return {}
+    text = turn.text
+    found: dict[str, list[list[str]]] = {}
+    for tool in (*turn.tools, *turn.local_calls):
+        found.setdefault(tool.id, []).append([*around(text, tool.offset)])
+    return {SURROUNDINGS: {next(iter(found)): {"length": len(text), "around": found}}}
+
+
 def _valid(call: LocalCall) -> ToolCall:
     return tool_call(name=call.name or "", args=call.args or {}, id=call.id)
 
@@ -301,75 +321,4 @@ def call_block(call: LocalCall) -> dict[str, Any]:
 
 def tool_block(tool: ServerTool) -> dict[str, Any]:
     """A tool's call or result as a standard content block."""
-    return _block_of_raw(_raw([tool])[SERVER_TOOLS][0])
-
-
-def _block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
-    if raw["type"] == "call":
-        return {
-            "type": "server_tool_call",
-            "id": raw["id"],
-            "name": raw["name"],
-            "args": raw["args"],
-            **({"extras": {"unanswered": True}} if raw.get("unanswered") else {}),
-        }
-    return {
-        "type": "server_tool_result",
-        "tool_call_id": raw["id"],
-        "status": "success",
-        "output": raw["result"],
-        "extras": {"name": raw["name"]},
-    }
-
-
-def _content_blocks(message: AIMessage) -> list[ContentBlock]:
-    """The translator: text and tools, interleaved as they happened."""
-    tools = message.additional_kwargs.get(SERVER_TOOLS, [])
-    positions = message.additional_kwargs.get(POSITIONS, {})
-    if not (tools or positions) or not isinstance(message.content, str):
-        raise NotImplementedError  # nothing to interleave: the framework knows what to do
-    text, at = message.content, 0
-    blocks: list[dict[str, Any]] = []
-
-    def speak(until: int) -> None:
-        nonlocal at
-        if at < until <= len(text):
-            blocks.append({"type": "text", "text": text[at:until]})
-            at = until
-
-    calls = _placed(message, positions)
-    for number, raw in enumerate(tools):
-        while calls and calls[0][1] <= number:
-            offset, _, block = calls.pop(0)
-            speak(offset)
-            blocks.append(block)
-        speak(raw["offset"])
-        blocks.append(_block_of_raw(raw))
-    for offset, _, block in calls:
-        speak(offset)
-        blocks.append(block)
-    speak(len(text))
-    return cast("list[ContentBlock]", blocks)
-
-
-def _placed(
-    message: AIMessage, positions: dict[str, tuple[int, int]]
-) -> list[tuple[int, int, dict[str, Any]]]:
-    """The calls of local tools as blocks, where they stand; the rest of them last."""
-    calls: list[ToolCall | InvalidToolCall | ToolCallChunk] = [
-        *message.tool_calls,
-        *message.invalid_tool_calls,
-    ]
-    if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
-        calls = [*message.tool_call_chunks]
-    blocks = {call["id"]: dict(call) for call in calls}
-    placed = [
-        (*positions[id_], blocks.pop(id_))
-        for id_ in positions  # in the order in which they were made
-        if id_ in blocks
-    ]
-    end = (len(message.content), len(message.additional_kwargs.get(SERVER_TOOLS, ())))
-    return placed + [(*end, block) for block in blocks.values()]
-
-
-register_translator(PROVIDER, _content_blocks, _content_blocks)
+    return block_of_raw(_raw([tool])[SERVER_TOOLS][0])

@@ -105,7 +105,7 @@ class ThinnestBinding(ThinnestFields):
         """Call the model again where that is safe, beside its own `max_retries`.
 
         A message makes an agent act, so by default only what `is_retryable` allows is sent
-        again. (`with_retry()` on a chain knows nothing of that: see the README.)
+        again. (`with_retry()` on a chain knows nothing of that.)
 
         Args:
             retry_if_exception_type: Exception classes, or a function of the exception, that

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_thinnest._answer import PROVIDER, Answer, call_block, tool_block
+from langchain_thinnest._answer import Answer, call_block, tool_block
+from langchain_thinnest._content_blocks import PROVIDER
 from langchain_thinnest._tool_calls import CallPart
 from langchain_thinnest._turn import End, Piece
 
@@ -51,7 +52,7 @@ class BlockEvents:
             return
         if self._text:
             text = {"type": "text", "text": "".join(self._text)}
-            yield _event("content-block-finish", index=self._next - 1, content=text)
+            yield self._end(self._next - 1, text)
             self._text.clear()
         if isinstance(piece, End):
             yield self._finish()
@@ -61,7 +62,7 @@ class BlockEvents:
             block = tool_block(piece)
             light = {key: _HEAVY.get(key, value) for key, value in block.items()}
             yield self._start(light)
-            yield _event("content-block-finish", index=self._next - 1, content=block)
+            yield self._end(self._next - 1, block)
 
     def before_the_end(self, piece: Piece) -> Iterable[MessagesData]:
         """The same, but none for the end, which its reader makes when the call is closed."""
@@ -70,6 +71,10 @@ class BlockEvents:
     def _start(self, block: dict[str, Any]) -> MessagesData:
         self._next += 1
         return _event("content-block-start", index=self._next - 1, content=block)
+
+    def _end(self, index: int, block: dict[str, Any]) -> MessagesData:
+        block = {**block, "index": self._answer.block_index(index)}
+        return _event("content-block-finish", index=index, content=block)
 
     def _add_text(self, text: str) -> Iterator[MessagesData]:
         if not self._text:
@@ -90,7 +95,7 @@ class BlockEvents:
             delta = {"type": "tool-call-delta", "args": part.text}
             yield _event("content-block-delta", index=index, delta=delta)
         if part.is_last:
-            yield _event("content-block-finish", index=index, content=call_block(call))
+            yield self._end(index, call_block(call))
 
     def _finish(self) -> MessagesData:
         message = self._answer.message()

@@ -147,6 +147,7 @@ async def aread(
 def _begin(call: Call, response: Response) -> None:
     """Note what is known once the answer has begun."""
     call.answer.rate_limit = response.rate_limit
+    call.answer.request_id = response.request_id
     if response.is_json:
         call.answer.turn.expect_json(call.endpoint.without_key)
     if call.session:
@@ -197,6 +198,7 @@ def _told(call: Call) -> Iterator[None]:
         yield
     except ThinnestStreamError as error:
         error.partial = call.answer.message()
+        error.request_id = error.request_id or call.answer.request_id
         error.args = (call.endpoint.without_key(str(error)),)
         error.detail = error.detail and call.endpoint.without_key(error.detail)
         raise

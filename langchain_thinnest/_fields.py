@@ -364,6 +364,43 @@ def warn_no_effect(names: Sequence[str], stacklevel: int) -> None:
         )
 
 
+# What other providers' models are given, by whoever moves a chain here.
+_NAMED_OTHERWISE = {
+    "model_name": "model",
+    "request_timeout": "timeout",
+    "openai_api_base": "base_url",
+    "openai_api_key": "api_key",
+}
+_NOT_HERE = frozenset(
+    {
+        "extra_body",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "model_kwargs",
+        "n",
+        "presence_penalty",
+        "reasoning_effort",
+        "response_format",
+        "seed",
+        "stream_options",
+        "stream_usage",
+        "top_k",
+        "top_p",
+        "use_responses_api",
+    }
+)
+
+
+def _advice(name: str, model: type[BaseChatModel]) -> str:
+    if name in _NOT_HERE:
+        return ", and the thinnest.ai API has none: leave it out"
+    close = difflib.get_close_matches(name, [*model.model_fields, *_ALIASES.values()], n=1)
+    known = _NAMED_OTHERWISE.get(name) or next(iter(close), None)
+    return f"; did you mean {known}?" if known else ""
+
+
 def without_inputs(error: ValidationError, model: type[BaseChatModel]) -> ValidationError:
     """The same error without the inputs, among which the key may be."""
     details: list[InitErrorDetails] = []
@@ -371,10 +408,7 @@ def without_inputs(error: ValidationError, model: type[BaseChatModel]) -> Valida
         said = item["msg"]
         if item["type"] == "extra_forbidden":
             name = str(item["loc"][-1])
-            known = difflib.get_close_matches(name, model.model_fields, n=1)
-            said = f"{model.__name__} has no such field" + (
-                f"; did you mean {known[0]}?" if known else ""
-            )
+            said = f"{model.__name__} has no such field{_advice(name, model)}"
         kind = PydanticCustomError(item["type"], "{said}", {"said": said})
         names = {alias: name for name, alias in _ALIASES.items()}
         loc = tuple(names.get(str(part), part) for part in item["loc"])

@@ -49,7 +49,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_thinnest._answer import PROVIDER
+from langchain_thinnest._content_blocks import PROVIDER, SERVER_TOOLS
 from langchain_thinnest._server_tools import expand_server_tools
 from langchain_thinnest._tool_protocol import Asked, call_text, response_text, without_tags
 from langchain_thinnest.errors import ThinnestRequestError
@@ -331,7 +331,9 @@ def _with_server_tools_apart(messages: Sequence[BaseMessage]) -> list[BaseMessag
     """Write the tools that our own answers tell of as messages, as in a stored transcript."""
     apart: list[BaseMessage] = []
     for message in messages:
-        if isinstance(message, AIMessage) and _is_ours(message):
+        if isinstance(message, AIMessage) and (
+            _is_ours(message) or SERVER_TOOLS in message.additional_kwargs
+        ):
             apart += expand_server_tools(message)
         elif isinstance(message, AIMessage) and _has_foreign_tools(message):
             apart += _foreign_steps(message)
@@ -351,11 +353,6 @@ def _has_foreign_tools(message: AIMessage) -> bool:
 
 
 def _foreign_steps(message: AIMessage) -> list[BaseMessage]:
-    refusals = [
-        _text(AIMessage([b]))
-        for b in message.content
-        if isinstance(b, dict) and b.get("type") == "refusal"
-    ]
     steps = expand_server_tools(message)
     names = {
         c["id"]: c["name"] for s in steps if isinstance(s, AIMessage) for c in s.tool_calls
@@ -364,7 +361,7 @@ def _foreign_steps(message: AIMessage) -> list[BaseMessage]:
         step.response_metadata = {**step.response_metadata, "model_provider": PROVIDER}
         if isinstance(step, ToolMessage):
             step.name = names.get(step.tool_call_id, step.name)
-    return [*steps, *(AIMessage(text) for text in refusals)]
+    return steps
 
 
 def _is_ours(message: BaseMessage) -> bool:

@@ -13,7 +13,14 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.messages.tool import ToolCall
 
-from langchain_thinnest._answer import POSITIONS, PROVIDER, SERVER_TOOLS, as_tool_message
+from langchain_thinnest._answer import as_tool_message
+from langchain_thinnest._content_blocks import (
+    POSITIONS,
+    PROVIDER,
+    SERVER_TOOLS,
+    SURROUNDINGS,
+    blocks_of,
+)
 
 
 @dataclass
@@ -67,7 +74,7 @@ def expand(message: AIMessage, segment_id: str | None) -> list[BaseMessage]:
             response_metadata=_origin(message),
         )
         expanded += [ai, *_answers(step, message)]
-    ours = (SERVER_TOOLS, POSITIONS)
+    ours = (SERVER_TOOLS, POSITIONS, SURROUNDINGS)
     extra = {k: v for k, v in message.additional_kwargs.items() if k not in ours}
     metadata = {k: v for k, v in message.response_metadata.items() if k != "output_version"}
     last = AIMessage(
@@ -99,17 +106,17 @@ def _steps(message: AIMessage) -> list[_Step]:
         was_result = is_result
         return steps[-1]
 
-    for block in cast("list[dict[str, Any]]", message.content_blocks):
-        if block["type"] == "text":
-            step(is_result=False).text += block["text"]
-        elif block["type"] == "server_tool_call":
-            call = ToolCall(name=block["name"], args=block["args"], id=block["id"])
-            step_of[block["id"]] = now = step(is_result=False)
+    for block in blocks_of(message):
+        if (text := said_in(block)) is not None:
+            step(is_result=False).text += text
+        elif block.get("type") == "server_tool_call":
+            call = _call_in(block)
+            step_of[call["id"] or ""] = now = step(is_result=False)
             now.calls.append(call)
             was_result = block.get("extras", {}).get("unanswered", False)
-        elif block["type"] == "server_tool_result":
-            id_ = block["tool_call_id"]
-            name = block.get("extras", {}).get("name", "tool")
+        elif block.get("type") == "server_tool_result":
+            id_ = str(block.get("tool_call_id") or "call")
+            name = str(block.get("extras", {}).get("name", "tool"))
             if id_ not in step_of:
                 step_of[id_] = now = step(is_result=False)
                 now.calls.append(ToolCall(name=name, args={}, id=id_))
@@ -119,6 +126,25 @@ def _steps(message: AIMessage) -> list[_Step]:
         else:  # a local tool's call, which the last message keeps
             step(is_result=False)
     return steps
+
+
+def _call_in(block: dict[str, Any]) -> ToolCall:
+    """A call on the server, of whatever another provider says of it."""
+    args = block.get("args")
+    return ToolCall(
+        name=str(block.get("name") or "tool"),
+        args=args if isinstance(args, dict) else {"input": args} if args else {},
+        id=str(block.get("id") or "call"),
+    )
+
+
+def said_in(block: dict[str, Any]) -> str | None:
+    """What a block says: its text, or another provider's refusal."""
+    if block.get("type") == "non_standard" and isinstance(block.get("value"), dict):
+        block = block["value"]
+    kind = block.get("type")
+    said = block.get("text" if kind == "text" else "refusal")
+    return said if kind in ("text", "refusal") and isinstance(said, str) else None
 
 
 def _answers(step: _Step, message: AIMessage) -> list[ToolMessage]:

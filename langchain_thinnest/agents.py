@@ -20,7 +20,8 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import merge_configs
 from langchain_core.utils.utils import LC_ID_PREFIX
 
-from langchain_thinnest._answer import SERVER_TOOLS, as_tool_message
+from langchain_thinnest._answer import as_tool_message
+from langchain_thinnest._content_blocks import SERVER_TOOLS
 from langchain_thinnest._server_tools import expand
 from langchain_thinnest.chat_models import SEGMENT_ID, ChatThinnest
 

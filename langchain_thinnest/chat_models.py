@@ -40,10 +40,11 @@ from langchain_core.utils.uuid import uuid7
 from pydantic import ConfigDict, ValidationError
 from typing_extensions import Self, override
 
-from langchain_thinnest._answer import PROVIDER, Answer
+from langchain_thinnest._answer import Answer
 from langchain_thinnest._binding import ThinnestBinding
 from langchain_thinnest._block_events import BlockEvents
 from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, read
+from langchain_thinnest._content_blocks import PROVIDER
 from langchain_thinnest._endpoint import (
     PLACEHOLDER,
     STREAM,

@@ -220,6 +220,63 @@ def test_blocks_of_other_providers_do_not_stop_a_call(
     assert sent == f"User: a\n\nAssistant: So: {said}\n\nUser: b"
 
 
+SEARCH: dict[str, list[dict[str, Any]]] = {
+    "openai": [
+        {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"q": "x"}}
+    ],
+    "anthropic": [
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"q": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+    ],
+}
+
+
+@pytest.mark.parametrize("provider", SEARCH)
+@pytest.mark.parametrize("where", ["first", "second", "before the last", "last"])
+def test_a_refusal_keeps_its_place_among_another_providers_tools(
+    provider: str, where: str
+) -> None:
+    search = SEARCH[provider]
+    content: list[Any] = [
+        {"type": "text", "text": "I look. "},
+        *search,
+        {"type": "text", "text": "But this."},
+    ]
+    places = {"first": 0, "second": 1, "before the last": len(content) - 1}
+    at = places.get(where, len(content))
+    content.insert(at, {"type": "refusal", "refusal": "I cannot say. "})
+    answer = AIMessage(content, response_metadata={"model_provider": provider})
+    sent = to_text([HumanMessage("a"), answer, HumanMessage("b")], None)
+    assert sent.count("I cannot say. ") == 1
+    assert sent.count("Assistant called web_search:") == 1
+    order = ["I look. ", "Assistant called", "But this."]
+    order.insert([*places, "last"].index(where), "I cannot say. ")
+    assert order == sorted(order, key=sent.index)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "server_tool_call"},
+        {"type": "server_tool_call", "id": "1", "name": "x", "args": "{}"},
+        {"type": "server_tool_call", "id": None, "name": None, "args": None},
+        {"type": "server_tool_result", "tool_call_id": None, "output": 7},
+        {"type": "server_tool_call_chunk", "id": "1", "args": '{"a'},
+        {"type": "text"},
+    ],
+)
+def test_bad_standard_blocks_do_not_stop_a_call(block: dict[str, Any]) -> None:
+    good = {"type": "server_tool_call", "id": "0", "name": "search", "args": {}}
+    done = {"type": "server_tool_result", "tool_call_id": "0", "output": "found"}
+    answer = AIMessage([good, done, block, {"type": "text", "text": "So."}])
+    answer.response_metadata["output_version"] = "v1"
+    sent = to_text([HumanMessage("a"), answer, HumanMessage("b")], None)
+    assert sent.startswith(
+        "User: a\n\nAssistant called search: {}\n\nTool (search): found\n\nAssistant"
+    )
+    assert "Assistant: So." in sent
+
+
 @pytest.mark.parametrize(
     ("messages", "session_id"),
     [

@@ -218,3 +218,28 @@ def test_the_shortest_waits_are_always_waited(longest: float) -> None:
     policy = RetryPolicy(6, longest)
     assert policy.allows(0.2)
     assert not policy.allows(1.0)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Thu, 01 Jan 1970 00:01:40 GMT",
+        "Thu Jan  1 00:01:40 1970",  # as asctime writes it: always GMT (RFC 9110, 5.6.7)
+        "Thursday, 01-Jan-70 00:01:40 GMT",
+        "Thu, 01 Jan 1970 00:01:40 -0000",
+        "Thu, 01 Jan 1970 05:31:40 +0530",
+    ],
+)
+def test_a_date_without_a_zone_is_no_local_time(
+    zone: str, date: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert asked_wait({"retry-after": date}, now=40.0) == 60.0
+        headers = {"date": date, "x-ratelimit-reset": "130"}  # the server's clock is ahead
+        assert seconds_to_reset(headers, now=40.0) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -1,4 +1,8 @@
-"""Each Python snippet of the README runs, as it is, against the emulator."""
+"""The README and the docs: each Python example runs, as it is, and links lead somewhere.
+
+The examples run for a reader who has the emulator and nothing else: its demo agent, by the
+three variables that `python -m langchain_thinnest.emulator` says to set.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +10,128 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from langchain_core.language_models import BaseChatModel
 
-from integration_tests.conftest import KEY, echo_agent, example_agent
-from integration_tests.protocol_agent import protocol_agent
+from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import ThinnestEmulator
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-# What each snippet prints, among other things: so that it cannot run and show nothing.
-SHOWS = [
-    "server_tool_result",
-    "ada",
-    "calls web_search {'query': 'ML applications 2026'}\ngave  web_search ...",
-    "on_tool_end web_search",
-    "Tool Message",
-    "Name: get_weather\n\nIt is sunny in Paris.",
-    "Machine learning is",
-    "Trip(city='Lisbon', days=3)",
-    "tool-finished",
-    "tool ...",
-    "ThinnestNotFoundError 404 Agent not found",
-    "You have asked 0 times before.",
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# These have tests of their own.
+ELSEWHERE = {"many-workers.md", "which-key.md"}
+# What each example prints, among other things: so that it cannot run and show nothing.
+SHOWS: dict[str, list[str]] = {
+    "README.md": [
+        "'server_tool_result'",
+        "From “Lighthouses”: The Fresnel lens",
+        "Your name is Ada.",
+        "calls calculator {'expression': '37 * 42'}\ngave  calculator 1554",
+        "Trip(city='Lisbon', days=3)",
+        "tool [{",
+        "ThinnestNotFoundError 404 False",
+    ],
+    "errors-and-retries.md": [
+        "ThinnestNotFoundError 404 Agent not found",
+        "From “Tides”",
+        "From “Tides”",
+        "stop_sequence None",
+    ],
+    "langgraph.md": ["tool-finished", "human And what are tides?\nai Let me"],
+    "local-tools.md": [
+        "Name: get_weather\n\nIt is sunny in Paris.",
+        "From “Machine learning”",
+    ],
+    "moving.md": ["From “Tides”"],
+    "sessions.md": ["Your name is Ada.", "And Lyon?\n---\nWhy?\n---"],
+    "testing.md": ["You have asked 0 times before.", "1 passed"],
+    "typed-answers.md": ["Trip(city='Lisbon', days=3)"],
+    "watching-tools.md": [
+        "calls search_library {'query': 'machine learning'}",
+        "on_tool_end search_library",
+        "server_tool_result 1554",
+        "Tool Message",
+    ],
+    "web-server.md": ['data: {"text": "Let"}', "From “Tides”", "From “Tides”"],
+}
+ASK_THE_APP = """
+from starlette.testclient import TestClient
+print(TestClient(app).get("/ask", params={"question": "What are tides?"}).text)
+"""
+
+
+def examples(page: Path) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+CASES = [
+    pytest.param(page, number, shows, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, shows in enumerate(SHOWS.get(page.name, ()))
 ]
 
 
-def either_agent(message: str, session: Any) -> Any:
-    """Gives the contract's example, unless tools or a typed answer are asked for."""
-    agent = protocol_agent if message.startswith("<") else example_agent
-    yield from agent(message, session)
-
-
-@pytest.mark.parametrize(("snippet", "shows"), list(zip(SNIPPETS, SHOWS, strict=True)))
-def test_snippet(snippet: str, shows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    agents = {"ag_c47e7c97_b2f2": either_agent, "ag_echo": echo_agent}
-    with ThinnestEmulator(agents, api_keys=[KEY]) as emulator:
-        monkeypatch.setenv("THINNEST_API_KEY", KEY)
+@pytest.mark.parametrize(("page", "number", "shows"), CASES)
+def test_example(
+    page: Path, number: int, shows: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    example = examples(page)[number]
+    assert len(example.splitlines()) <= 30
+    command = [sys.executable, "-W", "error", "-c", example]
+    if "app = Starlette" in example:
+        command[-1] += ASK_THE_APP
+    if "def test_" in example:
+        (tmp_path / "test_it.py").write_text(example, encoding="utf-8")
+        fixture = "from langchain_thinnest.emulator.pytest import thinnest\n"
+        (tmp_path / "conftest.py").write_text(fixture, encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", str(tmp_path)]
+    with ThinnestEmulator() as emulator:
+        monkeypatch.setenv("THINNEST_API_KEY", emulator.api_key)
+        monkeypatch.setenv("THINNEST_AGENT_ID", "ag_demo")
         monkeypatch.setenv("THINNEST_BASE_URL", emulator.base_url)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", snippet],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
         )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert shows in done.stdout
-    assert len(snippet.splitlines()) <= 25
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_example_is_run(page: Path) -> None:
+    if page.name not in ELSEWHERE:
+        assert len(examples(page)) == len(SHOWS.get(page.name, ()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", prose(target), re.MULTILINE)
+            assert anchor in map(slug, headings), link
+
+
+def prose(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+
+
+def test_the_settings_are_all_told() -> None:
+    told = re.findall(r"`(\w+)`", (ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
+    ours = ChatThinnest.model_fields.keys() - BaseChatModel.model_fields.keys()
+    assert ours - set(told) == set()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 200

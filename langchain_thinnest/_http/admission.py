@@ -18,11 +18,17 @@ from contextvars import ContextVar
 from langchain_thinnest._http.limit_types import Question, Reply, Told
 from langchain_thinnest._http.retries import RetryPolicy, Tries
 from langchain_thinnest._http.store import Account, Owner
-from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
+from langchain_thinnest.errors import (
+    ThinnestConnectionError,
+    ThinnestError,
+    ThinnestRateLimitError,
+    ThinnestTimeoutError,
+)
 
 logger = logging.getLogger("langchain_thinnest")
 _TELL_AFTER = 10.0  # seconds of waiting
 _TELL_AGAIN = 60.0  # seconds after which other calls with the key say so again
+_TELL_UNREACHABLE_AFTER = 2.0  # seconds
 _NESTED = (
     "The call was made while its own task or thread had a stream open, so it could not wait "
     "for that one to close."
@@ -73,6 +79,7 @@ class Admission:
         self._came: float | None = None
         self._own = 0
         self._since = 0.0
+        self._began = time.monotonic()
 
     def enter(self) -> Lease:
         """Wait until the request may go out.
@@ -126,7 +133,22 @@ class Admission:
             self.tries.fail()
         elif self._own:
             error.args = (f"{error} {_NESTED}",)
+        if isinstance(error, (ThinnestConnectionError, ThinnestTimeoutError)):
+            self._tell_unreachable(error)
         return error
+
+    def _tell_unreachable(self, error: ThinnestError) -> None:
+        """Say once, before the wait that makes it long, that the server cannot be reached."""
+        if self.tries.are_over or not self.tries.policy.should_retry(error):
+            return
+        now = time.monotonic()
+        will_be = now - self._began + self.tries.delay(error)
+        if (
+            will_be >= _TELL_UNREACHABLE_AFTER
+            and now - self._account.unreachable > _TELL_AGAIN
+        ):
+            self._account.unreachable = now
+            logger.info("%s Trying again, for some seconds more.", error)
 
     def leave(self) -> None:
         """The call asks no more."""

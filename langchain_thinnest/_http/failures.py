@@ -229,26 +229,66 @@ def refusal(
     )
 
 
+# Where servers say what went wrong: FastAPI, OpenAI's form, OAuth, RFC 9457, gateways.
+_REASONS = (
+    "detail",
+    "message",
+    "error_description",
+    "error",
+    "errors",
+    "reason",
+    "msg",
+    "description",
+    "error_message",
+    "content",
+    "title",
+    "data",
+    "response",
+    "fault",
+    "faultstring",
+)
+
+
 def _detail(body: bytes) -> str:
-    """What an error body says: FastAPI's `detail`, another usual field, or its text."""
+    """What an error body says: its reason, under whichever key, or else its text."""
     text = body.decode("utf-8", "replace")
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
         return " ".join(text.split())
-    if isinstance(said, dict):
-        said = said.get("detail") or said.get("message") or said.get("error") or said
-    if isinstance(said, dict):
-        said = said.get("message") or said
-    if isinstance(said, list):  # validation: [{"loc": [...], "msg": "...", "type": "..."}]
-        return "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item.get('msg')}"
-            if isinstance(item, dict) and isinstance(item.get("loc"), list)
-            else str(item)
-            for item in said
-        )
-    text = said if isinstance(said, str) else json.dumps(said)
+    text = _reason(said) or json.dumps(said)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _reason(said: Any, levels: int = 6) -> str:
+    """The reason in a JSON value; empty if there is none."""
+    if isinstance(said, str):
+        return said if said.strip() else ""
+    if not levels:
+        return ""
+    if isinstance(said, list):
+        return "; ".join(filter(None, (_item(item, levels - 1) for item in said)))
+    if not isinstance(said, dict):
+        return ""
+    values = {key.lower().replace("-", "_"): value for key, value in said.items()}
+    found = (_reason(values.get(key), levels - 1) for key in _REASONS)
+    return next(filter(None, found), "") or _by_field(values.get("errors"), levels - 1)
+
+
+def _by_field(errors: Any, levels: int) -> str:
+    """The reasons in {"field": ["reason", ...], ...}."""
+    if not isinstance(errors, dict):
+        return ""
+    reasons = ((field, _reason(said, levels)) for field, said in errors.items())
+    return "; ".join(f"{field}: {reason}" for field, reason in reasons if reason)
+
+
+def _item(item: Any, levels: int) -> str:
+    """One of several errors; of a validation: {"loc": [...], "msg": "...", "type": "..."}."""
+    reason = _reason(item, levels)
+    if isinstance(item, dict) and isinstance(item.get("loc"), list):
+        return f"{'.'.join(map(str, item['loc']))}: {reason}"
+    return reason or (json.dumps(item) if item else "")
 
 
 _CUT_JSON = (

@@ -46,6 +46,7 @@ class Response:
 
     Attributes:
         rate_limit: What the headers say of the rate limit.
+        request_id: What the server calls the request, where it says so.
         is_json: The body is an answer in JSON, by its content type.
         waited: Seconds that reads have taken since the last event; whoever finds an event in
             the bytes sets it to 0.
@@ -69,6 +70,7 @@ class Response:
         """
         self._lease = lease
         self.rate_limit = rate_limit(response.headers)
+        self.request_id = response.headers.get("x-request-id")
         self.is_json = answer_kind(response) == JSON
         self.waited = 0.0
         self._response = response

@@ -56,6 +56,7 @@ class Account(ABC):
         self._numbers = itertools.count()
         self.used = time.monotonic()
         self.told = -math.inf  # when it was logged that calls wait
+        self.unreachable = -math.inf  # when it was logged that no connection can be made
 
     def new_id(self) -> str:
         """An id for a ticket or a lease; later ones sort behind earlier ones."""
