@@ -35,8 +35,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 from langchain_core._api.beta_decorator import LangChainBetaWarning
 from langchain_core.callbacks import BaseCallbackHandler
@@ -66,6 +68,7 @@ MAX_RETRIES = 2
 FOREVER = Wait(30.0)  # longer than any client waits
 IMPATIENT, PATIENT = 0.3, 30.0  # seconds of a read
 SYNC_LANES, ASYNC_LANES, TASKS = 6, 2, 10
+MOST_IDLE = 20  # connections that wait for the next call
 TURNS_PER_LOOP = 200
 _TEXTS = ["Grüße ", "\u2028", "\x85\n", '"}\n\n', "data: {", "\U0001f600", "\\", "\r", "."]
 _TOOLS = ["search", "read", "do it"]
@@ -894,23 +897,50 @@ async def _astream_and_stop(model: ChatThinnest, seen: Seen) -> None:
 
 
 async def _av3(model: ChatThinnest, seen: Seen) -> None:
-    stream = await model.astream_events(*seen.call, version="v3")
-    seen.take(await stream.output)
+    async with await model.astream_events(*seen.call, version="v3") as stream:
+        seen.take(await stream.output)
 
 
 def _cancelled(
     way: Callable[[ChatThinnest, Seen], Coroutine[Any, Any, None]],
 ) -> Callable[[ChatThinnest, Seen], Coroutine[Any, Any, None]]:
     async def cancelled(model: ChatThinnest, seen: Seen) -> None:
-        task = asyncio.ensure_future(way(model, seen))
-        await asyncio.wait([task], timeout=seen.turn.rng.choice([0.0, 0.002, 0.01, 0.03]))
-        task.cancel()
-        try:
-            await task
-        except asyncio.CancelledError:
-            seen.has_stopped = True
+        cancel = seen.turn.rng.choice([_by_scope, _by_wait_for, _by_task])
+        after = seen.turn.rng.choice([0.0, 0.002, 0.01, 0.03])
+        seen.has_stopped = await cancel(way(model, seen), after, seen.turn.rng)
 
     return cancelled
+
+
+async def _by_task(call: Coroutine[Any, Any, None], after: float, rng: random.Random) -> bool:
+    """Cancel up to three times, and say whether the call was cancelled."""
+    task = asyncio.ensure_future(call)
+    await asyncio.wait([task], timeout=after)
+    for _ in range(rng.randint(1, 3)):
+        task.cancel()
+        await asyncio.sleep(rng.choice([0.0, 0.001]))
+    try:
+        await task
+    except asyncio.CancelledError:
+        return True
+    return False
+
+
+async def _by_scope(call: Coroutine[Any, Any, None], after: float, _: random.Random) -> bool:
+    """As Starlette does: the scope cancels again and again until the call has left it."""
+    with anyio.move_on_after(after) as scope:
+        await call
+    return scope.cancelled_caught
+
+
+async def _by_wait_for(
+    call: Coroutine[Any, Any, None], after: float, _: random.Random
+) -> bool:
+    try:
+        await asyncio.wait_for(call, after or 0.001)
+    except asyncio.TimeoutError:
+        return True
+    return False
 
 
 SYNC_WAYS: dict[str, Any] = {
@@ -1048,6 +1078,11 @@ class Report:
         )
 
 
+def _descriptors() -> int:
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
 def run(turns: int, seed: int, seconds: float) -> Report:
     """Run turns against a new server, and check each against what must have happened."""
     server = Server(seed)
@@ -1055,10 +1090,14 @@ def run(turns: int, seed: int, seconds: float) -> Report:
         unused.bind(("127.0.0.1", 0))  # and does not listen
         nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
         callers = Callers(server.base_url, nowhere, seed, turns)
+        descriptors = _descriptors()
         began = time.monotonic()
         callers.run(seconds)
         seconds = time.monotonic() - began
         gc.collect()
+        # Idle connections for sync calls may live on.
+        if (left := _descriptors() - descriptors) > MOST_IDLE:
+            callers.problems.append(f"{left} descriptors are left open")
         log = server.log()
     problems = callers.problems
     lost = 0

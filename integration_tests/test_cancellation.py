@@ -7,6 +7,7 @@ import contextlib
 import gc
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -24,11 +25,14 @@ from integration_tests.wire import HEADERS, Step, Watch, WireServer, chunk, head
 from langchain_thinnest import ChatThinnest
 from unit_tests.contract import as_sse
 
-AFTER = 0.2  # seconds, in which a call comes as far as the server lets it
+AFTER = 1.0  # seconds, in which a call comes as far as the server lets it
 
 
 class Runs(AsyncCallbackHandler):
-    """Counts the tool runs, and takes a while over each end, as a tracer does."""
+    """Counts the tool runs, and takes a while over each end, as a tracer does.
+
+    Over text it takes for ever: the call is then cancelled while it waits for a handler.
+    """
 
     def __init__(self) -> None:
         self.begun: Counter[Any] = Counter()
@@ -40,6 +44,14 @@ class Runs(AsyncCallbackHandler):
     async def on_tool_error(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
         await asyncio.sleep(0.01)
         self.ended[run_id] += 1
+
+    async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        if token:
+            await asyncio.sleep(30)
+
+    async def on_stream_event(self, event: Any, **kwargs: Any) -> None:
+        if event["event"] == "content-block-delta":
+            await asyncio.sleep(30)
 
 
 # --- what is cancelled ---
@@ -131,13 +143,14 @@ CALLS: list[Call] = [
 
 # --- how ---
 
-Cancel = Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]
+Reached = Callable[[], Coroutine[Any, Any, None]]
+Cancel = Callable[[Coroutine[Any, Any, None], Reached], Coroutine[Any, Any, None]]
 
 
 def times(count: int) -> Cancel:
-    async def cancel(call: Coroutine[Any, Any, None]) -> None:
+    async def cancel(call: Coroutine[Any, Any, None], reached: Reached) -> None:
         task = asyncio.ensure_future(call)
-        await asyncio.sleep(AFTER)
+        await reached()
         for _ in range(count):
             task.cancel()
             await asyncio.sleep(0)
@@ -147,23 +160,29 @@ def times(count: int) -> Cancel:
     return cancel
 
 
-async def scope(call: Coroutine[Any, Any, None]) -> None:
-    with anyio.move_on_after(AFTER) as scope_:
+async def scope(call: Coroutine[Any, Any, None], reached: Reached) -> None:
+    async def cancel() -> None:
+        await reached()
+        scope_.cancel()
+
+    with anyio.CancelScope() as scope_:
+        watcher = asyncio.ensure_future(cancel())
         await call
     assert scope_.cancelled_caught
+    await watcher
 
 
-async def group(call: Coroutine[Any, Any, None]) -> None:
+async def group(call: Coroutine[Any, Any, None], reached: Reached) -> None:
     async def run() -> None:
         await call
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run)
-        await anyio.sleep(AFTER)
+        await reached()
         tasks.cancel_scope.cancel()
 
 
-async def wait_for(call: Coroutine[Any, Any, None]) -> None:
+async def wait_for(call: Coroutine[Any, Any, None], _: Reached) -> None:
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(call, AFTER)
 
@@ -188,21 +207,24 @@ class Place:
     Attributes:
         base_url: Of the server.
         closed: The client has closed its connection.
-        tools: How many tool runs have begun.
+        is_reached: The call has come this far.
+        tools: How many tool runs begin before.
     """
 
     base_url: str
     closed: threading.Event
+    is_reached: Callable[[], bool]
     tools: int = 0
 
 
 @contextlib.contextmanager
 def connecting() -> Iterator[Place]:
     """TLS is never answered."""
-    closed = threading.Event()
+    closed, accepted = threading.Event(), threading.Event()
 
     def accept() -> None:
         connection, _ = listener.accept()
+        accepted.set()
         with connection, contextlib.suppress(OSError):
             connection.settimeout(10)
             while connection.recv(4096):
@@ -211,7 +233,8 @@ def connecting() -> Iterator[Place]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=accept, daemon=True).start()
-        yield Place(f"https://127.0.0.1:{listener.getsockname()[1]}", closed)
+        base_url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        yield Place(base_url, closed, accepted.is_set)
 
 
 @contextlib.contextmanager
@@ -219,7 +242,7 @@ def _wire(steps: list[Step], tools: int) -> Iterator[Place]:
     closed = threading.Event()
     with WireServer() as server:
         server.answer([*steps, Watch(closed)])
-        yield Place(server.base_url, closed, tools)
+        yield Place(server.base_url, closed, lambda: bool(server.requests), tools)
 
 
 TWO_CALLS = as_sse(
@@ -227,10 +250,12 @@ TWO_CALLS = as_sse(
     {"type": "tool_call", "name": "b", "args": {}},
 )
 IN_BODY = [head(200, {**HEADERS, "Transfer-Encoding": "chunked"}), chunk(TWO_CALLS)]
+TEXT = [{"type": "text", "content": "a"}, {"type": "text", "content": "b"}]
 MOMENTS: dict[str, Callable[[], contextlib.AbstractContextManager[Place]]] = {
     "connecting": connecting,
     "head": lambda: _wire([], 0),
     "body": lambda: _wire(list(IN_BODY), 2),
+    "handler": lambda: _wire([*IN_BODY, chunk(as_sse(*TEXT))], 2),
 }
 
 
@@ -260,7 +285,15 @@ async def test_a_call_that_is_cancelled_leaves_nothing(
                 base_url=place.base_url,
                 http_async_client=client,
             )
-            await CANCELS[how](call(model, {"callbacks": [run]}))
+
+            async def reached() -> None:
+                give_up = time.monotonic() + 5.0
+                while not (place.is_reached() and len(run.begun) == place.tools):
+                    assert time.monotonic() < give_up
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
+
+            await CANCELS[how](call(model, {"callbacks": [run]}), reached)
 
         given = list(zip(hows, places, runs, strict=True))
         await asyncio.gather(*(one(*each) for each in given))

@@ -17,6 +17,7 @@ import pytest
 from integration_tests.conftest import Make
 from integration_tests.test_lifetime import BEGIN, WHOLE
 from integration_tests.wire import (
+    END,
     HEADERS,
     Repeat,
     Wait,
@@ -101,6 +102,52 @@ def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
     assert way(wired(), "hi").text == TEXT  # loopback has no proxy
 
 
+@pytest.mark.parametrize(
+    ("base_url", "no_proxy", "is_direct"),
+    [
+        ("https://[2001:db8::1]", "2001:db8::1", True),
+        ("https://[2001:db8::1]", "[2001:db8::1]", True),
+        ("https://[2001:db8::1]:8443", "[2001:db8::1]:8443", True),
+        ("https://[2001:db8::1]", "2001:db8::2", False),
+        ("https://thinnest.invalid", "invalid", True),
+        ("https://thinnest.invalid", ".invalid", True),
+        ("https://thinnest.invalid", "thinnest.invalid:443", True),
+        ("https://thinnest.invalid", "a.invalid, [::1], 10.0.0.0/8", False),
+        ("https://thinnest.invalid", "*", True),
+    ],
+)
+def test_no_proxy_is_read(
+    wired: Make,
+    wire: WireServer,
+    base_url: str,
+    no_proxy: str,
+    is_direct: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire.answer([head(403, {"Content-Length": "0"})])
+    monkeypatch.setenv("ALL_PROXY", wire.base_url.removeprefix("http://"))  # a bare host
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    with pytest.raises(ThinnestError, match="was not sent"):
+        wired(base_url=base_url, max_retries=0, timeout=0.2).invoke("hi")
+    assert (not wire.requests) is is_direct
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.0.1"])
+def test_loopback_has_no_proxy(
+    wired: Make, wire: WireServer, way: Any, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:1")
+    wire.answer(WHOLE)
+    model = wired(base_url=wire.base_url.replace("127.0.0.1", host), timeout=5.0)
+    if host != "127.8.0.1":  # the server listens on one address
+        assert way(model, "hi").text == TEXT
+        return
+    with pytest.raises(ThinnestConnectionError, match="Could not connect"):
+        way(wired(base_url=model.base_url, max_retries=0), "hi")
+
+
 @pytest.mark.parametrize("status", [403, 407])
 def test_a_proxy_that_refuses_is_final(
     wired: Make, wire: WireServer, way: Any, status: int, monkeypatch: pytest.MonkeyPatch
@@ -140,6 +187,23 @@ def test_a_hook_that_raises_has_sent_nothing(wired: Make, wire: WireServer) -> N
     ):
         wired(http_client=client).invoke("hi")
     assert not wire.requests
+
+
+# --- threads ---
+
+
+def test_no_thread_of_ours_runs(wired: Make, wire: WireServer, way: Any) -> None:
+    wire.answer([*BEGIN, Wait(0.3), chunk(as_sse(*EVENTS[1:])), END])
+    before = set(threading.enumerate())
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(way, wired(), "hi")
+        threading.Event().wait(0.15)
+        names = {thread.name for thread in threading.enumerate() if thread not in before}
+        assert answer.result().text == TEXT
+    assert all("_accept" in name or "_serve" in name or "Pool" in name for name in names), (
+        names
+    )
+    assert not any("thinnest" in name for name in names)
 
 
 # --- loops ---

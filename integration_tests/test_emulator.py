@@ -711,6 +711,33 @@ def test_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
             signal.signal(signal.SIGINT, before)
 
 
+def test_serving_until_interrupted() -> None:
+    code = (
+        "import os, signal, threading, time\n"
+        "from langchain_thinnest.emulator import ThinnestEmulator\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "emulator = ThinnestEmulator()\n"
+        "def interrupt():\n"
+        "    while emulator._socket is None: time.sleep(0.01)\n"
+        "    print(emulator.base_url)\n"
+        "    time.sleep(0.2)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt).start()\n"
+        "emulator.serve()\n"
+        "print('ended')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+\nended\n", done.stdout)
+
+
 def test_a_port_that_is_taken(emulator: ThinnestEmulator) -> None:
     port = emulator.base_url.rpartition(":")[2]
     for wrong in (port, "65536"):

@@ -9,7 +9,7 @@ This module knows nothing of how an answer is fetched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_thinnest._answer import Answer, call_block, tool_block
@@ -63,6 +63,10 @@ class BlockEvents:
             light = {key: _HEAVY.get(key, value) for key, value in block.items()}
             yield self._start(light)
             yield self._end(self._next - 1, block)
+
+    def before_the_end(self, piece: Piece) -> Iterable[MessagesData]:
+        """The same, but none for the end, which its reader makes when the call is closed."""
+        return () if type(piece) is End else self.of(piece)
 
     def _start(self, block: dict[str, Any]) -> MessagesData:
         self._next += 1

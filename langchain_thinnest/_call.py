@@ -7,10 +7,11 @@ The two functions differ only in how they wait for bytes.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -32,6 +33,8 @@ from langchain_thinnest.errors import (
     ThinnestRequestError,
     ThinnestStreamError,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,18 @@ class Call:
     key_hint: str | None = None
 
 
-def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, None, None]:
+def read(
+    call: Call, run: CallbackManagerForLLMRun | None, view: Callable[[Piece], T]
+) -> Generator[T, None, None]:
     """Send the message and read the answer.
 
     Args:
         call: What to send, and where to.
         run: The model's run, which is told of retries, and below which the tools run.
+        view: What to make of a piece.
 
     Yields:
-        The pieces of the answer as they come, `End` last.
+        The view of each piece of the answer as it comes, of `End` last.
 
     Raises:
         ThinnestError: If the answer is not whole; see `errors`.
@@ -80,13 +86,13 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, N
                     found = turn.feed(data)
                     if type(found) is str:
                         response.waited = 0.0
-                        yield found
+                        yield view(found)
                         continue
                     events = turn.events
                     for piece in found:
                         if type(piece) is not str:
                             tools.see(piece)
-                        yield piece
+                        yield view(piece)
                     if turn.events != events:
                         response.waited = 0.0
                     if turn.is_over:
@@ -99,16 +105,20 @@ def read(call: Call, run: CallbackManagerForLLMRun | None) -> Generator[Piece, N
 
 
 async def aread(
-    call: Call, run: AsyncCallbackManagerForLLMRun | None
-) -> AsyncGenerator[Piece, None]:
-    """The async twin of `read`."""
+    call: Call, run: AsyncCallbackManagerForLLMRun | None, view: Callable[[Piece], T]
+) -> AsyncGenerator[T, None]:
+    """The async twin of `read`.
+
+    It is the one generator from the caller's to the connection: of a chain of them, the
+    garbage collector would close each by itself, all at once.
+    """
     turn = call.answer.turn
     tools = AsyncToolRuns(turn, run, finish)
     with _told(call):
         try:
             on_retry = run.on_retry if run else None
             _check_open("http_async_client", call.endpoint.async_client)
-            async with aopen_stream(
+            async with await aopen_stream(
                 call.endpoint, call.body, call.policy, on_retry
             ) as response:
                 _begin(call, response)
@@ -116,13 +126,13 @@ async def aread(
                     found = turn.feed(data)
                     if type(found) is str:
                         response.waited = 0.0
-                        yield found
+                        yield view(found)
                         continue
                     events = turn.events
                     for piece in found:
                         if type(piece) is not str:
                             await tools.see(piece)
-                        yield piece
+                        yield view(piece)
                     if turn.events != events:
                         response.waited = 0.0
                     if turn.is_over:
@@ -142,6 +152,43 @@ def _begin(call: Call, response: Response) -> None:
         call.answer.turn.expect_json(call.endpoint.without_key)
     if call.session:
         SPOKEN.add(*call.session)
+
+
+async def aclose(pieces: AsyncGenerator[Any, None]) -> None:
+    """Close what `aread` gave, unless somebody is at it: the hook for what is collected."""
+    if not getattr(pieces, "ag_running", False):
+        await pieces.aclose()
+
+
+class ClosedWithItsTask:
+    """Sees to it that pieces are closed, once the task that reads them is over at the latest.
+
+    The framework's task for a v3 stream may be cancelled between two events. It leaves them
+    to the garbage collector then, which may take its time.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[Any, None]) -> None:
+        """Take what the current task is going to read."""
+        self._pieces = pieces
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            self._task.add_done_callback(self._close)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.remove_done_callback(self._close)
+        await aclose(self._pieces)
+
+    def _close(self, task: asyncio.Task[Any]) -> None:
+        if not task.get_loop().is_closed():
+            _closing.add(closing := task.get_loop().create_task(aclose(self._pieces)))
+            closing.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[None]] = set()  # asyncio refers to tasks only weakly
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, closing
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
@@ -43,7 +43,7 @@ from typing_extensions import Self, override
 from langchain_thinnest._answer import Answer
 from langchain_thinnest._binding import ThinnestBinding
 from langchain_thinnest._block_events import BlockEvents
-from langchain_thinnest._call import Call, aread, read
+from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, read
 from langchain_thinnest._content_blocks import PROVIDER
 from langchain_thinnest._endpoint import (
     PLACEHOLDER,
@@ -70,7 +70,7 @@ from langchain_thinnest._messages import (
     tool_call_ids,
 )
 from langchain_thinnest._tool_protocol import Asked
-from langchain_thinnest._turn import End, Piece, Turn
+from langchain_thinnest._turn import End, Turn
 from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class ChatThinnest(ThinnestBinding):
         )
         if manager.handlers:
             kwargs[_RUN] = AsyncCallbackManagerForLLMRun(**_run_fields(config, manager))
-        inner: list[AsyncGenerator[Piece, None]] = []
+        inner: list[AsyncGenerator[ChatGenerationChunk, None]] = []
         kwargs[_INNER] = inner
         return _AsyncStream(super().astream(input, config, stop=stop, **kwargs), inner)
 
@@ -356,7 +356,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        deque(read(call, run_manager), maxlen=0)
+        deque(read(call, run_manager, type), maxlen=0)
         return _result(call)
 
     @override
@@ -368,7 +368,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        async for _ in aread(call, run_manager):
+        async for _ in aread(call, run_manager, type):
             pass
         return _result(call)
 
@@ -381,13 +381,10 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
-        to_chunk = call.answer.chunk
-        with closing(read(call, run_manager or kwargs.get(_RUN))) as pieces:
-            for piece in pieces:
-                yield to_chunk(piece)
+        return read(call, run_manager or kwargs.get(_RUN), call.answer.chunk)
 
     @override
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
@@ -395,11 +392,9 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
-        to_chunk = call.answer.chunk
-        async with aclosing(aread(call, run_manager or kwargs.get(_RUN))) as pieces:
-            kwargs.get(_INNER, []).append(pieces)
-            async for piece in pieces:
-                yield to_chunk(piece)
+        chunks = aread(call, run_manager or kwargs.get(_RUN), call.answer.chunk)
+        kwargs.get(_INNER, []).append(chunks)
+        return chunks
 
     def _stream_chat_model_events(
         self,
@@ -411,10 +406,9 @@ class ChatThinnest(ThinnestBinding):
     ) -> Iterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
-        with closing(read(call, run_manager)) as pieces:
-            for piece in pieces:
-                if type(piece) is not End:
-                    yield from events.of(piece)
+        with closing(read(call, run_manager, events.before_the_end)) as found:
+            for some in found:
+                yield from some
         # Last of all, since the framework asks for no event after it.
         yield from events.of(End())
 
@@ -428,11 +422,11 @@ class ChatThinnest(ThinnestBinding):
     ) -> AsyncIterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
-        async with aclosing(aread(call, run_manager)) as pieces:
-            async for piece in pieces:
-                if type(piece) is not End:
-                    for event in events.of(piece):
-                        yield event
+        found = aread(call, run_manager, events.before_the_end)
+        async with ClosedWithItsTask(found):
+            async for some in found:
+                for event in some:
+                    yield event
         # Last of all, since the framework asks for no event after it.
         for event in events.of(End()):
             yield event
@@ -549,7 +543,9 @@ class _AsyncStream(AsyncIterator[AIMessageChunk]):
     """
 
     def __init__(
-        self, chunks: AsyncIterator[AIMessageChunk], inner: list[AsyncGenerator[Piece, None]]
+        self,
+        chunks: AsyncIterator[AIMessageChunk],
+        inner: list[AsyncGenerator[ChatGenerationChunk, None]],
     ) -> None:
         self._chunks = chunks
         self._inner = inner
@@ -558,8 +554,8 @@ class _AsyncStream(AsyncIterator[AIMessageChunk]):
         return self._chunks.__anext__()
 
     async def aclose(self) -> None:
-        for pieces in self._inner:
-            await pieces.aclose()
+        for chunks in self._inner:
+            await aclose(chunks)
         await cast("AsyncGenerator[AIMessageChunk, None]", self._chunks).aclose()
 
 

@@ -11,7 +11,7 @@
     ├── ThinnestConnectionError        no connection, or lost before an answer began
     ├── ThinnestTimeoutError           too slow before an answer began
     └── ThinnestStreamError            an answer that began and is not whole; see `partial`
-        ├── ThinnestGenerationError    the stream says so: an `error` event
+        ├── ThinnestGenerationError    an `error` event, or JSON that tells of a failure
         ├── ThinnestInterruptedError   the stream ended, was cut or stalled before `done`
         └── ThinnestProtocolError      bytes that cannot be the contract
 
@@ -153,12 +153,12 @@ class ThinnestStreamError(ThinnestError):
 
 
 class ThinnestGenerationError(ThinnestStreamError, ModelAPIError):
-    """The agent failed while it generated: the stream held an `error` event."""
+    """The agent failed while it generated: an `error` event, or an answer in JSON, says so."""
 
 
 class ThinnestInterruptedError(ThinnestStreamError, ModelConnectionError):
-    """The stream ended, was cut or stalled before its `done` event."""
+    """The stream ended, was cut or stalled before its `done` event; or JSON stalled."""
 
 
 class ThinnestProtocolError(ThinnestStreamError, ModelAPIError):
-    """The server's bytes cannot be the contract: not an event stream, or not its events."""
+    """The server's bytes cannot be the contract: no event stream, not its events, cut JSON."""

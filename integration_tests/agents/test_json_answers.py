@@ -21,13 +21,15 @@ GIVEN: Any = {"messages": "hi"}
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("has_result", [False, True])
+@pytest.mark.parametrize("version", [None, "v1"])
 def test_a_hosted_agent(
-    wired: Make, wire: WireServer, is_async: bool, has_result: bool
+    wired: Make, wire: WireServer, is_async: bool, has_result: bool, version: Any
 ) -> None:
     """The text comes last, also after a call whose result is not told."""
     tools = TOOLS if has_result else [{"name": "web_search", "args": {"query": "ML"}}]
     wire.answer(refusal(200, {**ANSWER, "tool_calls": tools}))
-    agent = create_thinnest_agent(wired(endpoint="/v1/agents/{agent_id}/chat"))
+    model = wired(endpoint="/v1/agents/{agent_id}/chat", output_version=version)
+    agent = create_thinnest_agent(model)
 
     async def run() -> list[Any]:
         return [part async for part in agent.astream(GIVEN, stream_mode=modes)]

@@ -10,15 +10,7 @@ This module knows nothing of what the bytes mean, and nothing of LangChain.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Generator,
-    Iterator,
-    Mapping,
-)
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -143,13 +135,12 @@ class _BearerAuth(httpx.Auth):
         yield request
 
 
-@contextlib.contextmanager
 def open_stream(
     endpoint: Endpoint,
     body: bytes,
     policy: RetryPolicy,
     on_retry: Callable[[RetryCallState], None] | None = None,
-) -> Iterator[Response]:
+) -> Response:
     """POST a message and open the answer's stream, with retries.
 
     Args:
@@ -158,8 +149,8 @@ def open_stream(
         policy: When to send it again.
         on_retry: Called before each wait.
 
-    Yields:
-        The opened stream; it is closed on the way out.
+    Returns:
+        The opened stream, which whoever takes it closes.
 
     Raises:
         ThinnestError: If it could not be opened.
@@ -201,21 +192,19 @@ def open_stream(
     from tenacity import Retrying
 
     try:
-        retrying = Retrying(**_retrying(admission), before_sleep=on_retry)
-        response: Response = retrying(send)
+        # Not kept: it holds the last error, whose traceback leads back to this frame.
+        response: Response = Retrying(**_retrying(admission), before_sleep=on_retry)(send)
     finally:
         admission.leave()
-    with response:
-        yield response
+    return response
 
 
-@contextlib.asynccontextmanager
 async def aopen_stream(
     endpoint: Endpoint,
     body: bytes,
     policy: RetryPolicy,
     on_retry: Callable[[RetryCallState], Awaitable[None]] | None = None,
-) -> AsyncIterator[Response]:
+) -> Response:
     """The async twin of `open_stream`."""
     admission = _admission(endpoint, policy)
 
@@ -253,14 +242,11 @@ async def aopen_stream(
     from tenacity import AsyncRetrying
 
     try:
-        retrying = AsyncRetrying(**_retrying(admission), before_sleep=on_retry)
-        response: Response = await retrying(send)
+        options = _retrying(admission)
+        response: Response = await AsyncRetrying(**options, before_sleep=on_retry)(send)
     finally:
         admission.leave()
-    try:
-        yield response
-    finally:
-        await response.aclose()
+    return response
 
 
 def _send(client: httpx.Client, request: httpx.Request, endpoint: Endpoint) -> httpx.Response:

@@ -9,6 +9,7 @@ This module knows nothing of requests, or of what the bytes mean.
 from __future__ import annotations
 
 import contextlib
+import selectors
 import ssl
 import time
 from typing import Any
@@ -32,51 +33,81 @@ def connection_of(stream: object) -> Any:
     return None
 
 
-def is_clean(connection: Any) -> bool:
-    """Whether one request and answer are over, and not a byte follows them."""
+def is_over(connection: Any) -> bool:
+    """Whether one request and its answer are over, and not a byte that was read follows."""
     import h11
 
-    try:
-        state = connection._h11_state  # noqa: SLF001
-        return (
-            state.our_state is h11.DONE
-            and state.their_state is h11.DONE
-            and state.trailing_data == (b"", False)
-            and is_quiet(connection)
-        )
-    except AttributeError:
-        return False
+    state = getattr(connection, "_h11_state", None)
+    return (
+        state is not None
+        and state.our_state is h11.DONE
+        and state.their_state is h11.DONE
+        and state.trailing_data == (b"", False)
+    )
 
 
-def is_quiet(connection: Any) -> bool:
-    """Whether nothing came in on a connection, not even its end, that was not read."""
-    try:
-        network = connection._network_stream  # noqa: SLF001
-        return not network.get_extra_info("is_readable") and _holds_nothing(network)
-    except AttributeError:
-        return False
+class Socket:
+    """The socket below a connection, and what stands between the two.
 
+    Asking httpcore each time costs as much as a small answer does.
+    """
 
-def _holds_nothing(network: Any) -> bool:
-    """Whether no layer above the socket holds bytes that were taken from it."""
-    secured = network.get_extra_info("ssl_object")
-    if secured is not None and secured.pending():
-        return False
-    inner = network
-    for _ in range(8):
-        bio = getattr(inner, "_read_bio", None) or getattr(inner, "_incoming", None)
-        if bio is not None and bio.pending:
+    def __init__(self, connection: Any) -> None:
+        """Find what may hold bytes that nobody has read.
+
+        Raises:
+            AttributeError: If it is not what httpcore uses.
+        """
+        self._network = connection._network_stream  # noqa: SLF001
+        self._tls = self._network.get_extra_info("ssl_object")
+        self._poll = selectors.PollSelector()
+        self._poll.register(self._network.get_extra_info("socket"), selectors.EVENT_READ)
+        self._bios: list[Any] = []
+        self._protocol: Any = None
+        self._guard: Any = None
+        inner = self._network
+        while inner is not None:
+            bio = getattr(inner, "_read_bio", None) or getattr(inner, "_incoming", None)
+            if bio is not None:
+                self._bios.append(bio)
+            if hasattr(inner, "_protocol"):  # anyio's: a queue of what asyncio has read
+                self._protocol = inner._protocol  # noqa: SLF001
+                self._guard = inner._receive_guard  # noqa: SLF001
+                break
+            inner = getattr(inner, "_stream", None) or getattr(inner, "transport_stream", None)
+
+    def is_below(self, connection: Any) -> bool:
+        """Whether the connection has not got another one meanwhile."""
+        return getattr(connection, "_network_stream", None) is self._network
+
+    def is_quiet(self) -> bool:
+        """Whether nothing came in, not even the end, that was not read."""
+        if self._tls is not None and self._tls.pending():
             return False
-        protocol = getattr(inner, "_protocol", None)  # anyio's: a queue of what asyncio read
-        if protocol is not None:
-            if inner._receive_guard._guarded:  # noqa: SLF001  # a read is under way
-                return False
-            return not protocol.read_queue and not protocol.is_at_eof
-        names = ("_stream", "transport_stream")
-        inner = next((getattr(inner, name) for name in names if hasattr(inner, name)), None)
-        if inner is None:
-            break
-    return True  # a socket of the standard library, which holds nothing itself
+        if any(bio.pending for bio in self._bios):
+            return False
+        if self._protocol is not None and (
+            self._protocol.read_queue or self._protocol.is_at_eof or self._guard._guarded  # noqa: SLF001  # a read is under way
+        ):
+            return False
+        return not self._poll.select(0)
+
+
+def socket_of(connection: Any) -> Socket | None:
+    """Find the socket below a connection; `None` where that cannot be known."""
+    try:
+        return Socket(connection)
+    except (AttributeError, ValueError, KeyError):  # ValueError, KeyError: it is closed
+        return None
+
+
+def is_clean(connection: Any) -> bool:
+    """Whether a connection can serve another request."""
+    return (
+        is_over(connection)
+        and (below := socket_of(connection)) is not None
+        and below.is_quiet()
+    )
 
 
 def read_on(connection: Any, seconds: float, most: int = 0) -> bytes:
@@ -94,16 +125,6 @@ def read_on(connection: Any, seconds: float, most: int = 0) -> bytes:
     with contextlib.suppress(*_failures()):
         while (left := body.seconds_to_read()) is not None:
             body.take(connection._network_stream.read(_READ_BYTES, timeout=left))  # noqa: SLF001
-    return body.wanted
-
-
-async def aread_on(connection: Any, seconds: float, most: int = 0) -> bytes:
-    """The async twin of `read_on`."""
-    body = _Rest(connection, seconds, most)
-    with contextlib.suppress(*_failures()):
-        while (left := body.seconds_to_read()) is not None:
-            network = connection._network_stream  # noqa: SLF001
-            body.take(await network.read(_READ_BYTES, timeout=left))
     return body.wanted
 
 

@@ -7,7 +7,6 @@ This module knows nothing of requests, or of what the bytes mean.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -155,21 +154,15 @@ class Response:
 
     async def aexcerpt(self) -> bytes:
         """The async twin of `excerpt`."""
+        import anyio  # httpx needs it; it is imported once there is a connection
+
         excerpt = b""
-
-        async def read() -> None:
-            nonlocal excerpt
-            async for data in self:
-                excerpt += data if isinstance(data, bytes) else b""
-                if len(excerpt) >= _ERROR_BODY_BYTES:
-                    break
-
         try:
-            if (connection := self._unread()) is not None:
-                raw = await http11.aread_on(connection, _EXCERPT_SECONDS, _ERROR_BODY_BYTES)
-                return _decoded(self._response, raw)
-            with contextlib.suppress(asyncio.TimeoutError):  # what came is enough
-                await asyncio.wait_for(read(), _EXCERPT_SECONDS)
+            with anyio.move_on_after(_EXCERPT_SECONDS):
+                async for data in self:
+                    excerpt += data if isinstance(data, bytes) else b""
+                    if len(excerpt) >= _ERROR_BODY_BYTES:
+                        break
             return excerpt
         finally:
             await self.aclose()
@@ -177,15 +170,21 @@ class Response:
     def drain(self) -> None:
         """Read on to the body's end, if it comes soon, so that the connection can be reused.
 
+        Where the end has come, httpcore may not say so, and nothing more would.
+
         What speaks HTTP/2 carries other streams too, and does not need the end of one.
         """
         if not self._has_ended and (connection := self._unread()) is not None:
             http11.read_on(connection, _DRAIN_SECONDS)
 
     async def adrain(self) -> None:
-        """The async twin of `drain`."""
-        if not self._has_ended and (connection := self._unread()) is not None:
-            await http11.aread_on(connection, _DRAIN_SECONDS)
+        """The async twin of `drain`. A loop can end any read, so httpx does it all."""
+        import anyio
+
+        if not self._has_ended and self._unread() is not None:
+            with contextlib.suppress(*FAILURES), anyio.move_on_after(_DRAIN_SECONDS):
+                async for _ in self._achunks:
+                    pass
 
     def _unread(self) -> Any:
         """The connection, as long as it is this body's: httpx gives it back at its end."""
@@ -201,6 +200,12 @@ class Response:
             self._abandon()
         else:
             self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def close(self) -> None:
         """Close the body; the connection too, unless the body was read to its end."""

@@ -19,7 +19,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextvars import Context
 from http.cookiejar import CookieJar
 from typing import Any, Generic, TypeVar
@@ -50,14 +50,14 @@ class Connection(Generic[T]):
         idle_since: When it came back, clean.
     """
 
-    __slots__ = ("__weakref__", "_process", "idle_since", "networks", "state", "transport")
+    __slots__ = ("__weakref__", "_process", "_socket", "idle_since", "networks", "transport")
 
     def __init__(self, transport: T) -> None:
         """Take a new transport."""
         self.transport = transport
         self.networks: list[Any] = []
-        self.state: Any = None
         self.idle_since = 0.0
+        self._socket: http11.Socket | None = None
         self._process = os.getpid()
 
     @property
@@ -68,7 +68,16 @@ class Connection(Generic[T]):
     def is_reusable(self) -> bool:
         """Whether an idle connection is still as it was left."""
         is_fresh = time.monotonic() - self.idle_since < _IDLE_SECONDS
-        return is_fresh and http11.is_quiet(self.state)
+        return is_fresh and self._socket is not None and self._socket.is_quiet()
+
+    def is_clean(self, stream: object) -> bool:
+        """Whether a body was read to its end, and not a byte follows it."""
+        state = http11.connection_of(stream)
+        if not http11.is_over(state):
+            return False
+        if self._socket is None or not self._socket.is_below(state):
+            self._socket = http11.socket_of(state)
+        return self._socket is not None and self._socket.is_quiet()
 
     def close(self: Connection[httpx.BaseTransport]) -> None:
         """Close it, whatever it is doing; in a forked child only the child's copy."""
@@ -175,7 +184,7 @@ class Pool(httpx.BaseTransport):
             other.close()
         if connection is None:
             connection = Connection(self._make())
-            _watch(connection, request)
+        _watch(connection, request)
         try:
             response = connection.transport.handle_request(request)
         except BaseException:
@@ -192,7 +201,7 @@ class Pool(httpx.BaseTransport):
 
 
 def _watch(connection: Connection[Any], request: httpx.Request) -> None:
-    """Have a new connection know the sockets that are opened for it."""
+    """Have a connection know the sockets that are opened for it, later ones too."""
     progress: Progress | None = request.extensions.get(PROGRESS)
     if progress is not None:
         progress.networks = connection.networks
@@ -229,8 +238,7 @@ class _Body(httpx.SyncByteStream):
             return
         connection, spent = self._connection, [self._connection]
         try:
-            connection.state = http11.connection_of(self._stream)
-            if http11.is_clean(connection.state):
+            if connection.is_clean(self._stream):
                 self._stream.close()
                 spent = self._idle.put(connection)
         finally:
@@ -252,7 +260,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         connection, spent = self.idle.take()
         if connection is None:
             connection = Connection(self._make())
-            _watch(connection, request)
+        _watch(connection, request)
         self.lent.add(connection)
         try:
             if spent:
@@ -303,8 +311,7 @@ class _AsyncBody(httpx.AsyncByteStream):
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        connection.state = http11.connection_of(self._stream)
-        if not http11.is_clean(connection.state):
+        if not connection.is_clean(self._stream):
             await self._pool.close_all([connection])
             return
         try:
@@ -361,8 +368,9 @@ class _Clients:
 class _OfLoop:
     """What the calls of one event loop share, owned by that loop and by nothing else.
 
-    The loop holds it by a timer that never fires, and drops it when it is closed, however
-    that comes about: `asyncio.run`, or a bare `close()` that runs no generators' ends.
+    `asyncio.run` and its like end a loop's async generators, of which one closes the
+    connections here. A bare `close()` does not. So the loop holds it by a timer that never
+    fires, and drops it when it is closed; then the sockets are closed without the loop.
     """
 
     def __init__(self) -> None:
@@ -377,8 +385,16 @@ class _OfLoop:
             self._by_url[base_url] = held
         return held[0]
 
-    def keep(self) -> None:
+    def keep(self, end: AsyncGenerator[None, None]) -> None:
         """What the timer would call."""
+
+    async def close_at_the_end(self) -> AsyncGenerator[None, None]:
+        """Wait, and close what is idle when the loop ends its generators."""
+        try:
+            yield
+        finally:
+            for _, pool in self._by_url.values():
+                await pool.aclose()
 
     def __del__(self) -> None:
         for _, pool in self._by_url.values():
@@ -401,8 +417,11 @@ class _AsyncClients:
         if own is None:
             own = _OfLoop()
             self._of_loops[loop] = weakref.ref(own)
+            end = own.close_at_the_end()
+            with contextlib.suppress(StopIteration):  # it waits at its `yield`
+                end.__anext__().send(None)
             # A context of its own: that of the caller would be kept as long.
-            loop.call_later(_NEVER, own.keep, context=Context())
+            loop.call_later(_NEVER, own.keep, end, context=Context())
         return own.get(base_url)
 
 

@@ -145,6 +145,11 @@ class ThinnestEmulator:
         self._ending.close()
         self._socket = None
 
+    def serve(self) -> None:
+        """Serve until interrupted."""
+        with self, suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
     def _agent(self, agent_id: str) -> Agent:
         name = agent_id if agent_id in self.agents else "*"
         if isinstance(agent := self.agents[name], list):
