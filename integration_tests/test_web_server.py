@@ -45,6 +45,7 @@ class App:
         command = [sys.executable, "-m", "uvicorn", "app:app", "--app-dir", str(folder)]
         command += ["--fd", str(listener.fileno()), "--log-level", "error"]
         environment = {**os.environ, "THINNEST_BASE_URL": base_url, "THINNEST_API_KEY": "ak_1"}
+        environment["THINNEST_AGENT_ID"] = "ag_1"
         self._process = subprocess.Popen(
             command, env=environment, pass_fds=[listener.fileno()]
         )

@@ -54,10 +54,6 @@ SHOWS: dict[str, list[str]] = {
         "Tool Message",
     ],
 }
-ASK_THE_APP = """
-from starlette.testclient import TestClient
-print(TestClient(app).get("/ask", params={"question": "What are tides?"}).text)
-"""
 
 
 def examples(page: Path) -> list[str]:
@@ -79,8 +75,6 @@ def test_example(
     example = examples(page)[number]
     assert len(example.splitlines()) <= 30
     command = [sys.executable, "-W", "error", "-c", example]
-    if "app = Starlette" in example:
-        command[-1] += ASK_THE_APP
     if "def test_" in example:
         (tmp_path / "test_it.py").write_text(example, encoding="utf-8")
         fixture = "from langchain_thinnest.emulator.pytest import thinnest\n"
