@@ -17,12 +17,15 @@ demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
 	else .venv/bin/python -m langchain_thinnest; fi
 
+# A file of tests to a core.
+SIDE_BY_SIDE = -n auto --dist loadfile --benchmark-disable
+
 test: .venv/test
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 # The core's tests; what needs LangChain's agents or LangGraph runs on the newest set only.
 test-lowest: .venv-lowest/test
-	.venv-lowest/bin/python -m pytest --ignore=integration_tests/agents $(PYTEST_ARGS)
+	.venv-lowest/bin/python -m pytest --ignore=integration_tests/agents $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 lint: .venv/test
 	.venv/bin/ruff check
