@@ -91,6 +91,7 @@ class Fault:
         text: The text of a whole answer.
         fields: The model's, where the fault is relative to them.
         within: Seconds in which a call ends.
+        asks: How many calls are made, one after the other, each with this outcome.
         sent: Whether the message was sent: yes, no or unknown, as the error says too.
     """
 
@@ -104,6 +105,7 @@ class Fault:
     text: str = TEXT
     fields: dict[str, Any] = field(default_factory=dict)
     within: float = 2.0
+    asks: int = 1
     sent: str = "yes"
 
 
@@ -972,11 +974,16 @@ TABLE: dict[str, list[Fault]] = {
         ),
     ],
     "After `done`": [
-        Fault("line end behind the answer", script=[*stream(WHOLE), b"\r\n"]),
-        Fault("another answer behind the answer", script=[*stream(WHOLE), *stream(WHOLE)]),
+        Fault("line end behind the answer", script=[*stream(WHOLE), b"\r\n"], asks=3),
+        Fault(
+            "another answer behind the answer",
+            script=[*stream(WHOLE), *stream(as_sse(EVENTS[0], DONE))],
+            asks=3,
+        ),
         Fault(
             "cookie that is not ASCII",
             script=stream(WHOLE, headers={"Set-Cookie": "a=gr\u00fc\u00df; Path=/"}),
+            asks=2,
         ),
         Fault("close after `done`", script=[*_begun(WHOLE), Close()]),
         Fault("reset after `done`", script=[*_begun(WHOLE), Reset()]),

@@ -41,7 +41,7 @@ def held(wired: Make, wire: WireServer) -> threading.Event:
     go_on = threading.Event()
     half = [*BEGIN, Wait(go_on), chunk(as_sse(*EVENTS[1:])), END]
     wire.answer(WHOLE, *[half] * 70, WHOLE)
-    assert wired().invoke("hi").text == TEXT  # the gate lets few go before the first answer
+    assert wired().invoke("hi").text == TEXT  # few go out before the first answer
     return go_on
 
 

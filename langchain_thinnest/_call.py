@@ -58,6 +58,10 @@ class Call:
     key_hint: str | None = None
 
 
+def unseen(_: Piece) -> None:
+    """The view of who wants the whole message alone."""
+
+
 def read(
     call: Call, run: CallbackManagerForLLMRun | None, view: Callable[[Piece], T]
 ) -> Generator[T, None, None]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 _PASTE_PAUSE = 0.05  # seconds that may lie between two lines of a pasted text
-_TOO_LATE = 0.25  # seconds after a prompt
+_TOO_LATE = 0.5  # seconds after a prompt: as long as it takes somebody to notice an end
 _SILENCE = 5.0  # seconds without a byte after which nobody is expected to ask by a pipe
 _NOTE_AFTER = 1.0  # seconds
 _PASTE_ON, _PASTE_OFF = "\033[?2004h", "\033[?2004l"

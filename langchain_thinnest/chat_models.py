@@ -43,7 +43,7 @@ from typing_extensions import Self, override
 from langchain_thinnest._answer import Answer
 from langchain_thinnest._binding import ThinnestBinding
 from langchain_thinnest._block_events import BlockEvents
-from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, read
+from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, read, unseen
 from langchain_thinnest._content_blocks import PROVIDER
 from langchain_thinnest._endpoint import (
     PLACEHOLDER,
@@ -356,7 +356,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        deque(read(call, run_manager, type), maxlen=0)
+        deque(read(call, run_manager, unseen), maxlen=0)
         return _result(call)
 
     @override
@@ -368,7 +368,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        async for _ in aread(call, run_manager, type):
+        async for _ in aread(call, run_manager, unseen):
             pass
         return _result(call)
 

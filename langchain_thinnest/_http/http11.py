@@ -19,6 +19,10 @@ _READ_BYTES = 64 * 1024
 _INWARDS = ("_stream", "_httpcore_stream", "_connection")
 
 
+# No `select` where there is `poll`: it fails above descriptor 1023.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
 def connection_of(stream: object) -> Any:
     """Find the HTTP/1.1 connection below a response's stream; `None` if there is none."""
     inner: Any = stream
@@ -60,7 +64,7 @@ class Socket:
         """
         self._network = connection._network_stream  # noqa: SLF001
         self._tls = self._network.get_extra_info("ssl_object")
-        self._poll = selectors.PollSelector()
+        self._poll = _Selector()
         self._poll.register(self._network.get_extra_info("socket"), selectors.EVENT_READ)
         self._bios: list[Any] = []
         self._protocol: Any = None

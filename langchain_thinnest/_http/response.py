@@ -170,9 +170,8 @@ class Response:
     def drain(self) -> None:
         """Read on to the body's end, if it comes soon, so that the connection can be reused.
 
-        Where the end has come, httpcore may not say so, and nothing more would.
-
-        What speaks HTTP/2 carries other streams too, and does not need the end of one.
+        After the end has been read there is nothing to wait for. What speaks HTTP/2 carries
+        other streams too, and does not need the end of one.
         """
         if not self._has_ended and (connection := self._unread()) is not None:
             http11.read_on(connection, _DRAIN_SECONDS)
