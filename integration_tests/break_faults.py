@@ -51,6 +51,9 @@ class Break:
 CLIENT, RESPONSE, HTTP11, FAILED_AS, RETRIES = (
     f"_http/{name}.py" for name in ("client", "response", "http11", "failures", "retries")
 )
+TRANSPORT, PROGRESS, ENVIRONMENT = (
+    f"_http/{name}.py" for name in ("transport", "progress", "environment")
+)
 SSE, TURN, EVENTS, CALL, AS_JSON = (
     f"{name}.py" for name in ("_sse", "_turn", "events", "_call", "_json_answer")
 )
@@ -58,6 +61,11 @@ SSE, TURN, EVENTS, CALL, AS_JSON = (
 
 def names(*beginnings: str) -> list[str]:
     return [fault.name for fault in FAULTS if fault.name.startswith(beginnings)]
+
+
+def about(*words: str) -> list[str]:
+    """The rows whose names have one of `words` in them."""
+    return [fault.name for fault in FAULTS if any(word in fault.name for word in words)]
 
 
 REFUSED = [f"status {status}" for status in (400, 405, 408, 409, 413, 418, 422)]
@@ -621,6 +629,120 @@ BREAKS = [
         "_DRAIN_SECONDS = 0.5",
         "_DRAIN_SECONDS = 1.8",
         names("server that never closes", "comments for ever"),
+    ),
+    # --- what a connection carries, and how far a message got ---
+    Break(
+        "unread bytes stay on a connection",
+        HTTP11,
+        "        if self._tls is not None and self._tls.pending():\n",
+        "        if self._network is not None:\n            return True\n"
+        "        if self._tls is not None and self._tls.pending():\n",
+        about("behind the answer"),
+        also=(HTTP11, '        and state.trailing_data == (b"", False)\n', ""),
+    ),
+    Break(
+        "cookies are kept",
+        TRANSPORT,
+        "    def extract_cookies(self, *_: Any) -> None:\n        pass\n",
+        "    pass\n",
+        ["cookie that is not ASCII"],
+    ),
+    Break(
+        "a proxy's refusal is not final",
+        FAILED_AS,
+        "return _PROXY_REFUSES.match(str(error)) is not None",
+        "return False",
+        [f"proxy that answers CONNECT with {status}" for status in (403, 407)],
+    ),
+    Break(
+        "CONNECT is taken for the message",
+        PROGRESS,
+        "        if not self._is_for_proxy:\n            self.sent = sent",
+        "        self.sent = sent",
+        about("in CONNECT", "answers CONNECT"),
+    ),
+    Break(
+        "any kind of proxy is used",
+        ENVIRONMENT,
+        "    if proxy.scheme not in _PROXY_SCHEMES:",
+        "    if proxy.scheme in ():",
+        ["proxy in the environment of an unknown kind"],
+    ),
+    Break(
+        "what is no URL is a proxy",
+        ENVIRONMENT,
+        '        raise _unusable(variable, "is no URL")',
+        "        return None",
+        ["proxy in the environment that is no URL"],
+    ),
+    Break(
+        "SOCKS needs no package",
+        ENVIRONMENT,
+        ' and find_spec("socksio") is None:',
+        ' and find_spec("ssl") is None:',
+        ["proxy in the environment by SOCKS, without its package"],
+    ),
+    Break(
+        "CA certificates can always be read",
+        ENVIRONMENT,
+        "    except (OSError, ValueError) as error:",
+        "    except ValueError as error:",
+        ["empty file of CA certificates"],
+    ),
+    Break(
+        "a hook's error is the transport's",
+        FAILED_AS,
+        "    if not _is_of_transport(error, request):\n        what",
+        "    if error is None:\n        what",
+        ["request hook of a caller's client that raises"],
+    ),
+    Break(
+        "an illegal header is a failed connection",
+        FAILED_AS,
+        "    if isinstance(error, httpx.LocalProtocolError):",
+        "    if error is None:",
+        ["header of a caller's client that HTTP cannot carry"],
+    ),
+    Break(
+        "every stream that was reset is untouched",
+        FAILED_AS,
+        "    is_untouched = event.error_code == _REFUSED_STREAM or (",
+        "    is_untouched = event is not None or (",
+        about("reset with INT", "reset with CANCEL", "names the request's stream"),
+    ),
+    Break(
+        "no stream that was refused is untouched",
+        FAILED_AS,
+        "    is_untouched = event.error_code == _REFUSED_STREAM or (",
+        "    is_untouched = event is None or (",
+        ["HTTP/2 stream reset with REFUSED_STREAM"],
+    ),
+    Break(
+        "GOAWAY names no last stream",
+        FAILED_AS,
+        "progress.stream_id > last",
+        "progress.stream_id < last",
+        ["HTTP/2 GOAWAY that names no stream"],
+    ),
+    *(
+        Break(
+            f"heartbeats are events ({way})",
+            RESPONSE,
+            f"    {head}:\n        if self._stall_timeout is not None and self.waited >",
+            f"    {head}:\n        if self._stall_timeout is not None and 0 * self.waited >",
+            ["heartbeats and nothing else, for longer than stall_timeout"],
+        )
+        for way, head in (
+            ("sync", "def __next__(self) -> bytes | ThinnestStreamError"),
+            ("async", "async def __anext__(self) -> bytes | ThinnestStreamError"),
+        )
+    ),
+    Break(
+        "silence is no stall",
+        RESPONSE,
+        '    timeouts["read"] = stall_timeout\n',
+        "",
+        ["silence for longer than stall_timeout"],
     ),
 ]
 # Ruled by the libraries below, not by a line of this package.
