@@ -9,7 +9,7 @@ from pathlib import Path
 from langchain_core.messages import HumanMessage, messages_from_dict
 
 from langchain_thinnest import ChatThinnest, expand_server_tools
-from langchain_thinnest._messages import to_text
+from unit_tests.history import to_text
 
 FIXTURES = Path(__file__).parent / "fixtures" / "0.1"
 

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_thinnest._server_tools import expand_server_tools
+    from langchain_thinnest._answer.server_tools import expand_server_tools
     from langchain_thinnest.agents import create_thinnest_agent as create_thinnest_agent
     from langchain_thinnest.chat_models import ChatThinnest
     from langchain_thinnest.errors import (
@@ -51,7 +51,7 @@ __all__ = [
 _HOMES = {
     "ChatThinnest": "langchain_thinnest.chat_models",
     "create_thinnest_agent": "langchain_thinnest.agents",
-    "expand_server_tools": "langchain_thinnest._server_tools",
+    "expand_server_tools": "langchain_thinnest._answer.server_tools",
 }
 
 

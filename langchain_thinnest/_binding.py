@@ -17,15 +17,16 @@ from pydantic import BaseModel, Field, create_model
 from tenacity import retry_if_exception
 from typing_extensions import override
 
+from langchain_thinnest._answer.typed import ObjectParser, with_raw
 from langchain_thinnest._fields import ThinnestFields
-from langchain_thinnest._structured import Method, Schema, typed_answer, with_raw
-from langchain_thinnest._tool_protocol import as_function, choice_of
+from langchain_thinnest._request.structured import Method, Schema, typed_answer
+from langchain_thinnest._request.tool_protocol import as_function, choice_of
 from langchain_thinnest.errors import is_retryable
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
-    from langchain_thinnest._tool_protocol import Tool
+    from langchain_thinnest._request.tool_protocol import Tool
 
 
 class _Question(BaseModel):
@@ -177,9 +178,15 @@ class ThinnestBinding(ThinnestFields):
         """
         if kwargs:
             raise ValueError(f"with_structured_output has no arguments {', '.join(kwargs)}.")
-        arguments, parser = typed_answer(schema, method, strict=strict)
+        typed = typed_answer(schema, method, strict=strict)
+        parser = ObjectParser(
+            title=typed.title,
+            answer_schema=typed.schema,
+            model=typed.model,
+            wants_object=typed.is_object,
+        )
         read = with_raw(parser) if include_raw else parser
-        return self.bind(**arguments) | read
+        return self.bind(**typed.arguments) | read
 
     @override
     def as_tool(

@@ -18,14 +18,14 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 
-from langchain_thinnest._answer import Answer
+from langchain_thinnest._answer.message import Answer
+from langchain_thinnest._answer.tool_runs import AsyncToolRuns, ToolRuns
+from langchain_thinnest._answer.turn import Piece
 from langchain_thinnest._http.client import Endpoint, aopen_stream, open_stream
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.response import Response
 from langchain_thinnest._http.retries import RetryPolicy
-from langchain_thinnest._messages import SPOKEN
-from langchain_thinnest._tool_runs import AsyncToolRuns, ToolRuns
-from langchain_thinnest._turn import Piece
+from langchain_thinnest._sessions import SPOKEN
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestNotFoundError,

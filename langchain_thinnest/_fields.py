@@ -29,10 +29,10 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
-from langchain_thinnest._endpoint import STREAM, checked_endpoint, repeated_in
 from langchain_thinnest._http.backends import check as check_store
 from langchain_thinnest._http.environment import is_loopback
-from langchain_thinnest._messages import checked_id, has_control_characters
+from langchain_thinnest._request.body import checked_id, has_control_characters
+from langchain_thinnest._request.endpoint import STREAM, checked_endpoint, repeated_in
 from langchain_thinnest.errors import ThinnestRequestError
 
 KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")

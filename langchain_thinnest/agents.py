@@ -20,9 +20,9 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import merge_configs
 from langchain_core.utils.utils import LC_ID_PREFIX
 
-from langchain_thinnest._answer import as_tool_message
-from langchain_thinnest._content_blocks import SERVER_TOOLS
-from langchain_thinnest._server_tools import expand
+from langchain_thinnest._answer.message import as_tool_message
+from langchain_thinnest._answer.server_tools import expand
+from langchain_thinnest._names import SERVER_TOOLS
 from langchain_thinnest.chat_models import SEGMENT_ID, ChatThinnest
 
 try:

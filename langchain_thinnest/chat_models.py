@@ -40,18 +40,12 @@ from langchain_core.utils.uuid import uuid7
 from pydantic import ConfigDict, ValidationError
 from typing_extensions import Self, override
 
-from langchain_thinnest._answer import Answer
+from langchain_thinnest._answer.block_events import BlockEvents
+from langchain_thinnest._answer.message import Answer
+from langchain_thinnest._answer.server_tools import expand_server_tools
+from langchain_thinnest._answer.turn import End, Turn
 from langchain_thinnest._binding import ThinnestBinding
-from langchain_thinnest._block_events import BlockEvents
 from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, read, unseen
-from langchain_thinnest._content_blocks import PROVIDER
-from langchain_thinnest._endpoint import (
-    PLACEHOLDER,
-    STREAM,
-    checked_endpoint,
-    key_hint,
-    path_of,
-)
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
@@ -62,15 +56,18 @@ from langchain_thinnest._fields import (
 )
 from langchain_thinnest._http.client import DEFAULT_TIMEOUT, Endpoint
 from langchain_thinnest._http.retries import RetryPolicy
-from langchain_thinnest._messages import (
-    SPOKEN,
-    Request,
-    checked_id,
-    to_text,
-    tool_call_ids,
+from langchain_thinnest._names import PROVIDER
+from langchain_thinnest._request.body import Request, checked_id
+from langchain_thinnest._request.endpoint import (
+    PLACEHOLDER,
+    STREAM,
+    checked_endpoint,
+    key_hint,
+    path_of,
 )
-from langchain_thinnest._tool_protocol import Asked
-from langchain_thinnest._turn import End, Turn
+from langchain_thinnest._request.messages import to_text, tool_call_ids
+from langchain_thinnest._request.tool_protocol import Asked
+from langchain_thinnest._sessions import SPOKEN
 from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -238,10 +235,12 @@ class ChatThinnest(ThinnestBinding):
         """
         asked = Asked.of({"tools": tools} if tools else {})
         try:
-            return self.get_num_tokens(to_text(messages, None, asked))
+            return self.get_num_tokens(
+                to_text(messages, None, asked, expand=expand_server_tools)
+            )
         except ThinnestRequestError:  # a part that could not be sent alone
             text = "\n\n".join([*asked.preamble(), *(str(m.content) for m in messages)])
-            return self.get_num_tokens(text)
+        return self.get_num_tokens(text)
 
     # --- before a call: config, callbacks, cache ---
 
@@ -448,6 +447,7 @@ class ChatThinnest(ThinnestBinding):
                 messages,
                 session_id,
                 asked,
+                expand=expand_server_tools,
                 agent_id=agent_id,
                 is_known=session_id is not None and SPOKEN.has(agent_id, session_id),
             ),
@@ -466,7 +466,9 @@ class ChatThinnest(ThinnestBinding):
                 Turn(
                     max_event_bytes=self.max_event_bytes,
                     stop=stop_sequences(stop) if stop else (),
-                    taken_ids=tool_call_ids(messages) if len(messages) > 1 else (),
+                    taken_ids=tool_call_ids(messages, expand_server_tools)
+                    if len(messages) > 1
+                    else (),
                     local_tools=asked.parameters if asked.tools else None,
                 ),
                 agent_id=agent_id,

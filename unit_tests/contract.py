@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from langchain_thinnest import ThinnestStreamError
-from langchain_thinnest._turn import Piece, Turn
+from langchain_thinnest._answer.turn import Piece, Turn
 
 EVENTS: list[dict[str, Any]] = [
     {"type": "text", "content": "Machine learning is"},

@@ -7,8 +7,8 @@ import pickle
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from langchain_thinnest._answer import Answer
-from langchain_thinnest._turn import Turn
+from langchain_thinnest._answer.message import Answer
+from langchain_thinnest._answer.turn import Turn
 
 
 def chunk(text: str) -> ChatGenerationChunk:

@@ -22,10 +22,10 @@ from langchain_core.messages import (
 )
 
 from langchain_thinnest import expand_server_tools
-from langchain_thinnest._answer import Answer
-from langchain_thinnest._messages import to_text
-from langchain_thinnest._turn import Turn
+from langchain_thinnest._answer.message import Answer
+from langchain_thinnest._answer.turn import Turn
 from unit_tests.contract import as_sse, fed
+from unit_tests.history import to_text
 
 
 def used(name: str) -> list[dict[str, Any]]:

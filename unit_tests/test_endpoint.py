@@ -11,7 +11,7 @@ from langchain_core.load import dumpd, load
 from pydantic import ValidationError
 
 from langchain_thinnest import ChatThinnest, ThinnestRequestError
-from langchain_thinnest._endpoint import key_hint, path_of
+from langchain_thinnest._request.endpoint import key_hint, path_of
 
 KEY = "ak_0123456789abcdef"
 AGENT = "/v1/agents/{agent_id}/chat"

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_thinnest import ThinnestInterruptedError, ThinnestStreamError
-from langchain_thinnest._answer import Answer
-from langchain_thinnest._block_events import BlockEvents
-from langchain_thinnest._server_tools import expand_server_tools
-from langchain_thinnest._turn import Turn
+from langchain_thinnest._answer.block_events import BlockEvents
+from langchain_thinnest._answer.message import Answer
+from langchain_thinnest._answer.server_tools import expand_server_tools
+from langchain_thinnest._answer.turn import Turn
 from unit_tests.contract import fed, without_ids
 
 values = st.recursive(

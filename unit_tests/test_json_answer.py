@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_thinnest import ThinnestInterruptedError, ThinnestProtocolError
-from langchain_thinnest._json_answer import JSONAnswer
-from langchain_thinnest._turn import End, ServerToolCall, ServerToolResult, Turn
+from langchain_thinnest._answer.json_answer import JSONAnswer
+from langchain_thinnest._answer.turn import End, ServerToolCall, ServerToolResult, Turn
 from unit_tests.contract import fed
 
 CUT = ThinnestProtocolError("cut")

@@ -22,7 +22,8 @@ from langchain_core.messages import (
 )
 
 from langchain_thinnest import ThinnestRequestError
-from langchain_thinnest._messages import Request, checked_id, to_text, tool_call_ids
+from langchain_thinnest._request.body import Request, checked_id
+from unit_tests.history import to_text, tool_call_ids
 
 
 def ours(content: str, session_id: str | None = None, **fields: Any) -> AIMessage:

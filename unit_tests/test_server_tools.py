@@ -19,8 +19,8 @@ from langchain_core.messages import (
 )
 
 from langchain_thinnest import expand_server_tools
-from langchain_thinnest._answer import Answer
-from langchain_thinnest._turn import End, Turn
+from langchain_thinnest._answer.message import Answer
+from langchain_thinnest._answer.turn import End, Turn
 from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_sse, fed
 
 
@@ -218,7 +218,7 @@ def test_all_views_of_an_answer_agree(given_events: list[dict[str, Any]]) -> Non
 
 
 def test_chunks_of_expanded_messages_have_their_ids() -> None:
-    from langchain_thinnest._server_tools import expand
+    from langchain_thinnest._answer.server_tools import expand
 
     turn = Turn(max_event_bytes=10_000)
     answer = Answer(turn, agent_id="a", session_id=None, as_blocks=False, segment_id="s")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_thinnest import ThinnestProtocolError
-from langchain_thinnest._sse import SSEDecoder
+from langchain_thinnest._answer.sse import SSEDecoder
 from unit_tests.contract import EVENTS, as_printed, as_sse, lines
 
 A, B = {"a": 1}, {"b": 2}
@@ -274,7 +274,7 @@ def test_the_limit_holds_however_many_events_of_many_lines_came_before() -> None
 
 def test_work_is_linear_in_the_bytes() -> None:
     """Counted, not timed: what the decoder hands to the JSON parser, and scans."""
-    import langchain_thinnest._sse as module
+    import langchain_thinnest._answer.sse as module
 
     parsed = 0
     real = module.from_json

@@ -11,7 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from langchain_core.utils.json import parse_partial_json
 
-from langchain_thinnest._tool_calls import END, START, CallPart, CallScanner
+from langchain_thinnest._answer.tool_calls import CallPart, CallScanner
+from langchain_thinnest._names import CALL_END, CALL_START
 
 
 def scan(chunks: Iterable[str]) -> list[str | CallPart]:
@@ -41,7 +42,7 @@ def summed(pieces: list[str | CallPart]) -> list[Any]:
 
 
 def tags(body: str) -> str:
-    return START + body + END
+    return CALL_START + body + CALL_END
 
 
 F = '{"name": "f", "arguments": %s}'
@@ -109,22 +110,22 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         tags('{"name": "f", "arguments": {"a": "x}') * 2 + "end",
         [("f", '{"a": "x}"]', None)] * 2 + ["end"],
     ),
-    "not closed but whole": (START + F % '{"a": 1}', [CALL]),
+    "not closed but whole": (CALL_START + F % '{"a": 1}', [CALL]),
     "not closed and cut": (
-        START + '{"name": "f", "arguments": {"a": "x',
+        CALL_START + '{"name": "f", "arguments": {"a": "x',
         [("f", '{"a": "x"]', None)],
     ),
     "cut behind a backslash": (
-        START + '{"name": "f", "arguments": {"a": "x\\',
+        CALL_START + '{"name": "f", "arguments": {"a": "x\\',
         [("f", '{"a": "x\\\\"]', None)],
     ),
     "cut in a list": (
-        START + '{"name": "f", "arguments": {"a": [1',
+        CALL_START + '{"name": "f", "arguments": {"a": [1',
         [("f", '{"a": [1}', None)],
     ),
-    "cut before its name": (START + '{"na', [(None, '{"na"]', None)]),
+    "cut before its name": (CALL_START + '{"na', [(None, '{"na"]', None)]),
     "the next tag ends a call": (
-        START + F % '{"a": 1}' + START + '{"name": "f", "arguments": {"a": ' + WHOLE,
+        CALL_START + F % '{"a": 1}' + CALL_START + '{"name": "f", "arguments": {"a": ' + WHOLE,
         [CALL, ("f", '{"a": ]', None), CALL],
     ),
     "a bracket too many": (tags(F % '{"a": 1}}'), [CALL]),
@@ -190,7 +191,7 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         [("f", '{"a": 1]', None)],
     ),
     "a bracket too few and no end": (
-        START + '{"name": "f", "arguments": {"a": 1}',
+        CALL_START + '{"name": "f", "arguments": {"a": 1}',
         [("f", '{"a": 1}}', None)],
     ),
     "two objects": (
@@ -218,7 +219,7 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         [("f", '{"name": "f", "parameters": {"type": "object", "properties": {}}}}', None)],
     ),
     "Python in a string": (tags(F % "\"{'a': 1}\""), [CALL]),
-    "attributes": ('<tool_call id="1">' + F % '{"a": 1}' + END, [CALL]),
+    "attributes": ('<tool_call id="1">' + F % '{"a": 1}' + CALL_END, [CALL]),
     "Qwen's form": (
         tags('\n<function=f>\n<parameter=a>\nit\'s "x"\n</parameter>\n</function>\n') + "!",
         [("f", json.dumps({"a": 'it\'s "x"'}), {"a": 'it\'s "x"'}), "!"],
@@ -237,19 +238,22 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         ["The ` key\n\n", CALL, " ` yes"],
     ),
     "empty tags": (
-        f"Use {START}{END} or {START} {END}.",
-        [f"Use {START}{END} or {START} {END}."],
+        f"Use {CALL_START}{CALL_END} or {CALL_START} {CALL_END}.",
+        [f"Use {CALL_START}{CALL_END} or {CALL_START} {CALL_END}."],
     ),
     "tags as inline code": (
-        f"`{START}` ends with `{END}`",
-        [f"`{START}` ends with `{END}`"],
+        f"`{CALL_START}` ends with `{CALL_END}`",
+        [f"`{CALL_START}` ends with `{CALL_END}`"],
     ),
-    "a tag as inline code, and a call": (f"`{START}`: {WHOLE}", [f"`{START}`: ", CALL]),
+    "a tag as inline code, and a call": (
+        f"`{CALL_START}`: {WHOLE}",
+        [f"`{CALL_START}`: ", CALL],
+    ),
     "a last tag that nothing like JSON follows": (
-        f"the tag {START} is",
-        [f"the tag {START} is"],
+        f"the tag {CALL_START} is",
+        [f"the tag {CALL_START} is"],
     ),
-    "a tag that nothing follows": (f"the tag {START}", [f"the tag {START}"]),
+    "a tag that nothing follows": (f"the tag {CALL_START}", [f"the tag {CALL_START}"]),
     "a fence": (f"```\n{WHOLE}\n```\n{WHOLE}", [f"```\n{WHOLE}\n```\n", CALL]),
     "a fence with a language": (
         f"So:\n```json\n{WHOLE}\n```",
@@ -294,7 +298,7 @@ W = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
     ("text", "expected"),
     [
         (tags(W.replace("get_", "functions.get_")), [PARIS]),
-        (f'<tool_call name="get_weather">{{"city": "Paris"}}{END}', [PARIS]),
+        (f'<tool_call name="get_weather">{{"city": "Paris"}}{CALL_END}', [PARIS]),
         (
             tags(
                 "<function=get_weather><parameter=city>Paris</parameter>"
@@ -337,8 +341,8 @@ def test_no_lenient_reader_mends_an_invalid_call(text: str, expected: list[Any])
 @given(st.lists(st.text('ab<>\n`~ {}"\\/tool_ca', max_size=12)))
 def test_text_without_a_tag_keeps_its_pieces(chunks: list[str]) -> None:
     """But for a `<` that ends a piece, and what follows it of a tag."""
-    assume(START not in "".join(chunks))
-    if any(START.startswith(chunk[at:]) for chunk in chunks for at in range(len(chunk))):
+    assume(CALL_START not in "".join(chunks))
+    if any(CALL_START.startswith(chunk[at:]) for chunk in chunks for at in range(len(chunk))):
         assert "".join(map(str, scan(chunks))) == "".join(chunks)
     else:
         assert scan(chunks) == chunks
@@ -346,7 +350,20 @@ def test_text_without_a_tag_keeps_its_pieces(chunks: list[str]) -> None:
 
 @given(st.data())
 def test_any_cut_of_anything(data: st.DataObject) -> None:
-    bits = [START, END, WHOLE, "```\n", "\n", "{", "}", '"', "\\", '"name": "f"', "x", "<"]
+    bits = [
+        CALL_START,
+        CALL_END,
+        WHOLE,
+        "```\n",
+        "\n",
+        "{",
+        "}",
+        '"',
+        "\\",
+        '"name": "f"',
+        "x",
+        "<",
+    ]
     text = "".join(data.draw(st.lists(st.sampled_from(bits), max_size=12)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     chunks = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
@@ -368,7 +385,14 @@ def test_arguments_pass_as_they_come() -> None:
     scanner = CallScanner()
     parts = [
         [(part.text, part.is_first, part.is_last) for part in scanner.feed(chunk)]
-        for chunk in (START + '{"name": "f", ', '"arguments": {"a', '": "x', '"}', "}", END)
+        for chunk in (
+            CALL_START + '{"name": "f", ',
+            '"arguments": {"a',
+            '": "x',
+            '"}',
+            "}",
+            CALL_END,
+        )
     ]
     assert parts == [
         [],
@@ -385,5 +409,5 @@ def test_what_is_held_goes_when_something_else_comes() -> None:
     assert list(scanner.feed("a <tool")) == ["a "]
     assert list(scanner.release()) == ["<tool"]
     assert list(scanner.feed("_call>")) == ["_call>"]
-    assert list(scanner.feed(START + "{")) == []
+    assert list(scanner.feed(CALL_START + "{")) == []
     assert list(scanner.release()) == []  # a call goes on behind a server's tool

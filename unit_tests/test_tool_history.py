@@ -14,8 +14,8 @@ from langchain_core.messages import (
 )
 
 from langchain_thinnest import ThinnestRequestError
-from langchain_thinnest._messages import to_text
-from langchain_thinnest._tool_protocol import Asked
+from langchain_thinnest._request.tool_protocol import Asked
+from unit_tests.history import to_text
 
 FUNCTION = {"name": "look", "description": "Look.", "parameters": {}}
 ASKED = Asked.of({"tools": [FUNCTION]})

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from langchain_thinnest import ChatThinnest, ThinnestRequestError
-from langchain_thinnest._tool_protocol import Asked, without_tags
+from langchain_thinnest._request.tool_protocol import Asked, without_tags
 
 
 def look_up(word: str, times: int = 1) -> str:

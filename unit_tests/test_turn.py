@@ -15,7 +15,7 @@ from langchain_thinnest import (
     ThinnestInterruptedError,
     ThinnestProtocolError,
 )
-from langchain_thinnest._turn import End, ServerToolCall, ServerToolResult, Turn
+from langchain_thinnest._answer.turn import End, ServerToolCall, ServerToolResult, Turn
 from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_printed, as_sse, fed, lines
 
 DONE = {"type": "done"}

@@ -8,9 +8,10 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from langchain_thinnest import ThinnestProtocolError, ThinnestRequestError
-from langchain_thinnest._messages import Request, checked_id, to_text
-from langchain_thinnest._sse import SSEDecoder
-from langchain_thinnest.events import parse_event
+from langchain_thinnest._answer.events import parse_event
+from langchain_thinnest._answer.sse import SSEDecoder
+from langchain_thinnest._request.body import Request, checked_id
+from unit_tests.history import to_text
 
 
 def said(function: Any, *args: Any) -> str:

@@ -1,6 +1,6 @@
 """The turn → LangChain: one message, or chunks, or content blocks, of the same answer.
 
-How `content` and `additional_kwargs` tell of tools, `_content_blocks` says.
+How `content` and `additional_kwargs` tell of tools, `content_blocks.py` says.
 This module knows nothing of how an answer is fetched.
 """
 
@@ -21,16 +21,10 @@ from langchain_core.messages.tool import (
 )
 from langchain_core.outputs import ChatGenerationChunk
 
-from langchain_thinnest._content_blocks import (
-    POSITIONS,
-    PROVIDER,
-    SERVER_TOOLS,
-    SURROUNDINGS,
-    block_of_raw,
-)
-from langchain_thinnest._places import around
-from langchain_thinnest._tool_calls import CallPart, LocalCall
-from langchain_thinnest._turn import (
+from langchain_thinnest._answer.content_blocks import block_of_raw
+from langchain_thinnest._answer.places import around
+from langchain_thinnest._answer.tool_calls import CallPart, LocalCall
+from langchain_thinnest._answer.turn import (
     End,
     Piece,
     ServerTool,
@@ -38,6 +32,7 @@ from langchain_thinnest._turn import (
     ServerToolResult,
     Turn,
 )
+from langchain_thinnest._names import POSITIONS, PROVIDER, SERVER_TOOLS, SURROUNDINGS
 
 # The keys of `response_metadata` that are ours; a server's go elsewhere.
 _OURS = frozenset(

@@ -24,7 +24,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_thinnest._lenient import load, load_mended, mended, values_in, without_fence
+from langchain_thinnest._answer.lenient import (
+    load,
+    load_mended,
+    mended,
+    values_in,
+    without_fence,
+)
 
 ToolSchemas = Mapping[str, Mapping[str, Any]]
 Call = tuple[str, dict[str, Any]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from langchain_thinnest._lenient import load_mended
+from langchain_thinnest._answer.lenient import load_mended
 
 _CLOSERS = {"{": "}", "[": "]"}
 _PLAIN = re.compile(r"[{\[]")

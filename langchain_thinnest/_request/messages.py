@@ -1,4 +1,4 @@
-"""LangChain messages → the request, whose `message` is one string.
+"""LangChain messages → the one string that a request holds as its `message`.
 
 One human message and nothing else goes out byte for byte. A conversation goes out as a
 transcript, oldest first, one paragraph for each message, with a label in front:
@@ -20,7 +20,7 @@ more if it has some already), so that no text can pass for somebody else's words
 
 With a session the server remembers, so only what came after the last answer that this
 session wrote goes out. With local tools, or a typed answer, what is asked of the agent goes
-before all that, and the calls of local tools have a form of their own: `_tool_protocol`.
+before all that, and the calls of local tools have a form of their own: `tool_protocol.py`.
 What cannot be sent is refused here, before any request.
 This module knows nothing of HTTP.
 """
@@ -31,13 +31,9 @@ import json
 import logging
 import math
 import re
-import threading
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, TypeGuard, cast
-from uuid import UUID
+from typing import TypeGuard, cast
 
 from langchain_core.messages import (
     AIMessage,
@@ -49,12 +45,19 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_thinnest._content_blocks import PROVIDER, SERVER_TOOLS
-from langchain_thinnest._server_tools import expand_server_tools
-from langchain_thinnest._tool_protocol import Asked, call_text, response_text, without_tags
+from langchain_thinnest._names import PROVIDER, SERVER_TOOLS
+from langchain_thinnest._request.tool_protocol import (
+    Asked,
+    call_text,
+    response_text,
+    without_tags,
+)
 from langchain_thinnest.errors import ThinnestRequestError
 
 logger = logging.getLogger(__name__)
+
+Expand = Callable[[AIMessage], list[BaseMessage]]
+"""Writes an answer as the messages that an agent loop would have made of it."""
 
 # Whatever a reader, man or model, may take for the beginning of a line.
 _LINE_START = r"(?:^|(?<=[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]))"
@@ -72,90 +75,12 @@ _ROLES = {
 }
 
 
-@dataclass(frozen=True)
-class Request:
-    """The body of one request; a field that is not set is left out, never sent as null.
-
-    Attributes:
-        agent_id: The agent to ask; `None` where it stands in the path.
-        message: The one string to send.
-        session_id: The server-side memory that the message belongs to.
-        metadata: Context for the agent, such as who asks, from which page.
-        asks_for_stream: Say that a stream is wanted, where the endpoint may do without.
-    """
-
-    agent_id: str | None
-    message: str
-    session_id: str | None = None
-    metadata: Mapping[str, Any] | None = None
-    asks_for_stream: bool = False
-
-    def body(self) -> bytes:
-        """Write the request as JSON.
-
-        Raises:
-            ThinnestRequestError: If it cannot be written as UTF-8 JSON.
-        """
-        fields: dict[str, Any] = {"agent_id": self.agent_id, "message": self.message}
-        if self.agent_id is None:
-            del fields["agent_id"]
-        if self.session_id is not None:
-            fields["session_id"] = self.session_id
-        if self.metadata is not None:
-            fields["metadata"] = self.metadata
-        if self.asks_for_stream:
-            fields["stream"] = True
-        try:
-            text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-            return text.encode()
-        except UnicodeEncodeError as error:
-            problem = (
-                "the text holds a lone surrogate (half of a character, "
-                f"{error.object[error.start]!a}), which UTF-8 cannot carry"
-            )
-        except (TypeError, ValueError, RecursionError) as error:
-            problem = f"request_metadata cannot be written as JSON ({error})"
-        raise ThinnestRequestError(f"The request cannot be sent: {problem}.")
-
-
-def checked_id(name: str, value: object) -> str:
-    """Check an id that goes into a request.
-
-    Args:
-        name: The field's name, for the error.
-        value: The id; a number or a UUID is taken as its text.
-
-    Returns:
-        The id as a string.
-
-    Raises:
-        ThinnestRequestError: If it is empty, has control characters, or is no id at all.
-    """
-    if isinstance(value, (int, UUID)) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        problem = f"must be a string, not {type(value).__name__}"
-    elif not value.strip():
-        problem = "must not be empty"
-    elif has_control_characters(value):
-        problem = "must not hold control characters"
-    elif value != value.strip() or (name == "agent_id" and " " in value):
-        problem = f"must not hold spaces: {value!r:.80}"
-    else:
-        return value
-    raise ThinnestRequestError(f"{name} {problem}.")
-
-
-def has_control_characters(text: str) -> bool:
-    """Whether a text holds characters that could break out of a header or a line."""
-    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
-
-
 def to_text(
     messages: Sequence[BaseMessage],
     session_id: str | None,
     asked: Asked | None = None,
     *,
+    expand: Expand,
     agent_id: str | None = None,
     is_known: bool = False,
 ) -> str:
@@ -165,6 +90,7 @@ def to_text(
         messages: The conversation, oldest first.
         session_id: The session that it is part of, if any.
         asked: What is asked of the agent beside: local tools, a typed answer.
+        expand: Writes the tools that an answer tells of as messages.
         agent_id: The agent that the session belongs to.
         is_known: This process has spoken in the session before.
 
@@ -174,10 +100,10 @@ def to_text(
     Raises:
         ThinnestRequestError: If there is nothing to say, or something that is not text.
     """
-    transcript = _Transcript(_with_server_tools_apart(messages), asked or Asked())
+    transcript = _Transcript(_with_server_tools_apart(messages, expand), asked or Asked())
     if session_id is not None:
         messages = _new_part(messages, session_id, agent_id, is_known=is_known)
-    return transcript.of(_with_server_tools_apart(messages), session_id)
+    return transcript.of(_with_server_tools_apart(messages, expand), session_id)
 
 
 class _Transcript:
@@ -327,16 +253,18 @@ def _agent_of(messages: Sequence[BaseMessage], at: int, session_id: str) -> str 
     return None
 
 
-def _with_server_tools_apart(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+def _with_server_tools_apart(
+    messages: Sequence[BaseMessage], expand: Expand
+) -> list[BaseMessage]:
     """Write the tools that our own answers tell of as messages, as in a stored transcript."""
     apart: list[BaseMessage] = []
     for message in messages:
         if isinstance(message, AIMessage) and (
             _is_ours(message) or SERVER_TOOLS in message.additional_kwargs
         ):
-            apart += expand_server_tools(message)
+            apart += expand(message)
         elif isinstance(message, AIMessage) and _has_foreign_tools(message):
-            apart += _foreign_steps(message)
+            apart += _foreign_steps(message, expand)
         else:
             apart.append(message)
     return apart
@@ -352,8 +280,8 @@ def _has_foreign_tools(message: AIMessage) -> bool:
         return False
 
 
-def _foreign_steps(message: AIMessage) -> list[BaseMessage]:
-    steps = expand_server_tools(message)
+def _foreign_steps(message: AIMessage, expand: Expand) -> list[BaseMessage]:
+    steps = expand(message)
     names = {
         c["id"]: c["name"] for s in steps if isinstance(s, AIMessage) for c in s.tool_calls
     }
@@ -368,10 +296,10 @@ def _is_ours(message: BaseMessage) -> bool:
     return message.response_metadata.get("model_provider") == PROVIDER
 
 
-def tool_call_ids(messages: Sequence[BaseMessage]) -> set[str]:
+def tool_call_ids(messages: Sequence[BaseMessage], expand: Expand) -> set[str]:
     """The ids of all tool calls that a conversation has had."""
     ids: set[str] = set()
-    for message in _with_server_tools_apart(messages):
+    for message in _with_server_tools_apart(messages, expand):
         if isinstance(message, ToolMessage):
             ids.add(message.tool_call_id)
     return ids
@@ -407,28 +335,3 @@ def _in_label(name: str) -> str:
 
 def _escape(text: str) -> str:
     return _LABEL.sub(lambda _: "\\", text)
-
-
-class SpokenSessions:
-    """The sessions that this process has spoken in, of each agent; the latest of them."""
-
-    _MOST = 10_000
-
-    def __init__(self) -> None:
-        self._sessions: dict[tuple[str, str], None] = {}
-        self._lock = threading.Lock()
-
-    def add(self, agent_id: str, session_id: str) -> None:
-        """Note that a session has heard a message."""
-        with self._lock:
-            self._sessions.pop((agent_id, session_id), None)
-            self._sessions[agent_id, session_id] = None
-            if len(self._sessions) > self._MOST:
-                del self._sessions[next(iter(self._sessions))]
-
-    def has(self, agent_id: str, session_id: str) -> bool:
-        """Whether the session has heard a message of this process."""
-        return (agent_id, session_id) in self._sessions
-
-
-SPOKEN = SpokenSessions()

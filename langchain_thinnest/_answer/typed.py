@@ -1,11 +1,11 @@
-"""Typed answers: what `with_structured_output` binds, and how it reads the answer.
+"""Typed answers: how the object that `with_structured_output` asked for is read.
 
 An answer holds its object as the arguments of a call, or as text: alone, in a code fence, or
 in the middle of prose. Of several, the first counts that fits without unknown keys as it
 stands, then unwrapped (a call, a list of one, the schema's name around it), then one with
 unknown keys. What is cut is never taken for whole: a truncated answer is no answer. While an
 answer streams, what there is of the object is given as it grows. How the JSON is found in a
-text is in `_json_in_text`.
+text is in `json_in_text.py`.
 This module knows nothing of how an answer is fetched.
 """
 
@@ -15,7 +15,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -23,22 +23,14 @@ from langchain_core.output_parsers.transform import BaseTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableGenerator
 from langchain_core.runnables.utils import AddableDict
-from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.json import parse_partial_json
-from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from typing_extensions import override
 
-from langchain_thinnest._json_in_text import json_values
-from langchain_thinnest._lenient import load_mended
-from langchain_thinnest._tool_protocol import NO_SCHEMA, openai_schema
-from langchain_thinnest.errors import ThinnestRequestError
+from langchain_thinnest._answer.json_in_text import json_values
+from langchain_thinnest._answer.lenient import load_mended
+from langchain_thinnest._names import BOXED
 
-Method = Literal["json_schema", "function_calling", "json_mode"]
-Schema = Mapping[str, Any] | type
-
-_NO_PARAMETERS = ("title", "description")
-_BOX = "value"  # the parameter of a tool whose schema is no object's
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _SCHEMA_KEYS = frozenset({"properties", "type", "title", "description", "required"})
 _DEEPEST = 4  # levels of wrapping
@@ -55,57 +47,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def typed_answer(
-    schema: Schema | None, method: Method, *, strict: bool | None
-) -> tuple[dict[str, Any], ObjectParser]:
-    """What to ask of the agent, and what reads its answer.
-
-    Returns:
-        The arguments of calls, and the parser.
-
-    Raises:
-        ThinnestRequestError: If the schema is none.
-        ValueError: If the method is unknown.
-    """
-    arguments: dict[str, Any]
-    if method not in ("json_schema", "function_calling", "json_mode"):
-        raise ValueError(
-            f"method={method!r} is unknown: it is 'json_schema', 'function_calling' or "
-            "'json_mode'."
-        )
-    if schema is None and method != "json_mode":
-        raise ThinnestRequestError(f"method={method!r} needs a schema; 'json_mode' does not.")
-    if isinstance(schema, Mapping):
-        schema = openai_schema(schema)
-    described = {} if schema is None else _json_schema(schema, strict=strict)
-    title = described.get("title", "a JSON object")
-    if method == "json_mode":
-        arguments = {"response_format": {"type": "json_object"}}
-    elif method == "json_schema":
-        form = {"name": title, "schema": described}
-        arguments = {"response_format": {"type": "json_schema", "json_schema": form}}
-    else:
-        parameters = {k: v for k, v in described.items() if k not in _NO_PARAMETERS}
-        function: dict[str, Any] = {
-            "name": title,
-            "description": described.get("description", ""),
-            "parameters": parameters if _is_object(described) else _boxed(parameters),
-        }
-        if strict is not None:
-            function["strict"] = strict
-        arguments = {
-            "tools": [{"type": "function", "function": function}],
-            "tool_choice": title,
-            "parallel_tool_calls": False,
-        }
-    arguments["ls_structured_output_format"] = {
-        "kwargs": {"method": method, "strict": strict},
-        "schema": schema,
-    }
-    model = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
-    return arguments, ObjectParser(title=title, answer_schema=described, model=model)
-
-
 class ObjectParser(BaseTransformOutputParser[Any]):
     """Reads the object that an answer holds, of whichever method."""
 
@@ -117,6 +58,9 @@ class ObjectParser(BaseTransformOutputParser[Any]):
 
     model: Any = None
     """The pydantic class to make of the object; `None` to leave it a dict."""
+
+    wants_object: bool = True
+    """Whether the schema asks for an object, and not for a list, a number or a text."""
 
     @override
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
@@ -157,7 +101,7 @@ class ObjectParser(BaseTransformOutputParser[Any]):
         raw, found = str(message.text), self._args(message)
         for call in getattr(message, "invalid_tool_calls", ()):
             raw = raw or call["args"] or ""
-        problem = "holds no whole JSON " + ("object" if self._wants_object else "value")
+        problem = "holds no whole JSON " + ("object" if self.wants_object else "value")
         if found is not None:
             raw = raw or json.dumps(found, ensure_ascii=False)
             values = [found]
@@ -181,7 +125,7 @@ class ObjectParser(BaseTransformOutputParser[Any]):
             except (ValueError, RecursionError):
                 with contextlib.suppress(ValueError, RecursionError):
                     value = parse_partial_json(text)
-        if not isinstance(value, dict) or not value or not self._wants_object:
+        if not isinstance(value, dict) or not value or not self.wants_object:
             return None
         if self._may_be_a_call(value):
             return None  # which the next words may show
@@ -194,10 +138,6 @@ class ObjectParser(BaseTransformOutputParser[Any]):
             return self._fit(known[0])
         except Exception:  # noqa: BLE001 - it is not whole yet
             return None
-
-    @property
-    def _wants_object(self) -> bool:
-        return self.answer_schema is None or _is_object(self.answer_schema)
 
     @property
     def _known(self) -> frozenset[str] | None:
@@ -213,14 +153,14 @@ class ObjectParser(BaseTransformOutputParser[Any]):
     def _args(self, message: BaseMessage) -> Any:
         calls = message.tool_calls if isinstance(message, AIMessage) else []
         args = next((call["args"] for call in calls if call["name"] == self.title), None)
-        if args is not None and not self._wants_object and args.keys() == {_BOX}:
-            return args[_BOX]
+        if args is not None and not self.wants_object and args.keys() == {BOXED}:
+            return args[BOXED]
         return args
 
     def _values(self, text: str) -> list[Any]:
         """The JSON values in a text that could be meant."""
         whole = load_mended(text)
-        if self._wants_object:
+        if self.wants_object:
             values = json_values(whole if isinstance(whole, str) else text)
             if not self.answer_schema:
                 values = [value for value in values if isinstance(value, dict)]
@@ -246,8 +186,8 @@ class ObjectParser(BaseTransformOutputParser[Any]):
 
     def _is_strange(self, value: Any) -> bool:
         """Whether it is an object with keys that the schema does not know."""
-        if not self._wants_object or self._known is None:
-            return self._wants_object and not isinstance(value, dict)
+        if not self.wants_object or self._known is None:
+            return self.wants_object and not isinstance(value, dict)
         return not isinstance(value, dict) or not value.keys() <= self._known
 
     def _is_call(self, value: Any) -> bool:
@@ -273,14 +213,14 @@ class ObjectParser(BaseTransformOutputParser[Any]):
         """A value, and what is in it that may be meant instead."""
         yield value
         inner: Any = None
-        if isinstance(value, list) and len(value) == 1 and self._wants_object:
+        if isinstance(value, list) and len(value) == 1 and self.wants_object:
             inner = value[0]
         elif isinstance(value, str):
             inner = load_mended(value)
         elif isinstance(value, dict) and len(value) == 1:
             key, content = next(iter(value.items()))
             if key.casefold() == self.title.casefold() or (
-                key == _BOX and not self._wants_object
+                key == BOXED and not self.wants_object
             ):
                 inner = content
         if isinstance(value, dict) and inner is None:
@@ -315,41 +255,6 @@ def _field_names(model: Any) -> Iterator[str]:
         yield name
         alias = getattr(field, "validation_alias", None)
         yield from (a for a in getattr(alias, "choices", [alias]) if isinstance(a, str))
-
-
-def _is_object(schema: Mapping[str, Any]) -> bool:
-    """Whether a schema asks for an object, as far as it says."""
-    if "$ref" in schema:
-        name = str(schema["$ref"]).rpartition("/")[2]
-        return _is_object(schema.get("$defs", {}).get(name, {}))
-    kind = schema.get("type")
-    return "enum" not in schema and (kind in (None, "object") or "object" in kind)
-
-
-def _boxed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema that is no object's as the one parameter of a tool."""
-    inner = {key: value for key, value in schema.items() if key != "$defs"}
-    box: dict[str, Any] = {"type": "object", "properties": {_BOX: inner}, "required": [_BOX]}
-    return {**box, "$defs": schema["$defs"]} if "$defs" in schema else box
-
-
-def _json_schema(schema: Schema, *, strict: bool | None = None) -> dict[str, Any]:
-    """Write a pydantic class, a `TypedDict` or a dict as a JSON schema with a title."""
-    if isinstance(schema, type) and issubclass(schema, RootModel):
-        return {"title": schema.__name__, **schema.model_json_schema()}
-    if isinstance(schema, Mapping):
-        schema = dict(schema)
-        if not schema.keys() & {"name", "function", "toolSpec"}:  # other forms of a tool
-            schema = {"title": "Answer", **schema}
-            if not strict:  # it is one: the framework's way would drop parts of it
-                return schema
-    try:
-        return convert_to_json_schema(schema, strict=strict)
-    except NO_SCHEMA as error:
-        raise ThinnestRequestError(
-            f"{schema!r:.200} is no schema ({error!s:.300}): pass a pydantic class, a "
-            "TypedDict, or a JSON schema."
-        ) from error
 
 
 class _Growing:

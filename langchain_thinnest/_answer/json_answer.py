@@ -25,13 +25,13 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-from langchain_thinnest._sse import Payload, read_json
+from langchain_thinnest._answer.events import as_args, as_id, error_message, usage_of
+from langchain_thinnest._answer.sse import Payload, read_json
 from langchain_thinnest.errors import (
     ThinnestInterruptedError,
     ThinnestProtocolError,
     ThinnestStreamError,
 )
-from langchain_thinnest.events import as_args, as_id, error_message, usage_of
 
 _BOM = b"\xef\xbb\xbf"
 _TEXTS = ("response", "content", "text", "answer")

@@ -33,12 +33,8 @@ from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import ContentBlock
 from langchain_core.messages.tool import ToolCall, ToolCallChunk
 
-from langchain_thinnest._places import Place, find
-
-PROVIDER = "thinnest"
-SERVER_TOOLS = "server_tools"
-POSITIONS = "tool_call_positions"
-SURROUNDINGS = "tool_surroundings"
+from langchain_thinnest._answer.places import Place, find
+from langchain_thinnest._names import POSITIONS, PROVIDER, SERVER_TOOLS, SURROUNDINGS
 
 
 def block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:

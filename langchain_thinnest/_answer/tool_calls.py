@@ -12,7 +12,7 @@ JSON as it should be; their last bracket waits until the call proves right. What
 - The next `<tool_call>`, or the end of the answer, ends a call too: right if it is whole.
 - Tags with nothing in between are text, and so is a last tag that no JSON follows: who speaks
   of tags calls nothing.
-- What is between tags and cannot be read as calls (`_call_forms`) is one invalid call, which
+- What is between tags and cannot be read as calls (`call_forms.py`) is one invalid call, which
   keeps its text.
 - After a call of a bound tool, the agent waits for its result. If it makes one up, a
   `<tool_response>`, then that and all text behind it is no part of the answer.
@@ -28,12 +28,10 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_thinnest._call_forms import ToolSchemas, bound_name, read_calls
-from langchain_thinnest._lenient import ODD_SPACE, load, mended
-from langchain_thinnest._markdown import Markdown
-
-START = "<tool_call>"
-END = "</tool_call>"
+from langchain_thinnest._answer.call_forms import ToolSchemas, bound_name, read_calls
+from langchain_thinnest._answer.lenient import ODD_SPACE, load, mended
+from langchain_thinnest._answer.markdown import Markdown
+from langchain_thinnest._names import CALL_END, CALL_START
 
 _OPENING = re.compile(r"<tool_call(?P<attributes>\s[^<>]{0,200})?>")
 _RESPONSE = "<tool_response>"
@@ -192,7 +190,7 @@ class CallScanner:
         """Whether a text's end may be the beginning of a tag."""
         end = text[at : at + len(_RESPONSE)]
         return (
-            START.startswith(end)
+            CALL_START.startswith(end)
             or (self._waits and _RESPONSE.startswith(end))
             or _MAY_OPEN.match(text, at) is not None
         )
@@ -229,14 +227,14 @@ class CallScanner:
         assert self._body is not None  # noqa: S101
         body, self._body = self._body, None
         inner = body.text
-        at = end + len(tag) if tag == END else end
-        calls = body.read(inner, is_closed=tag == END and body.doubt is None)
+        at = end + len(tag) if tag == CALL_END else end
+        calls = body.read(inner, is_closed=tag == CALL_END and body.doubt is None)
         if calls is None and body.doubt is not None:
             # The string that the tag stood in was none: the call ended there.
-            at = end - (len(inner) - body.doubt) + len(END)
+            at = end - (len(inner) - body.doubt) + len(CALL_END)
             if at < 0 or not tag:
-                text, at = inner[body.doubt + len(END) :] + text[end:], 0
-            inner, tag = inner[: body.doubt], END
+                text, at = inner[body.doubt + len(CALL_END) :] + text[end:], 0
+            inner, tag = inner[: body.doubt], CALL_END
             calls = body.read(inner, is_closed=True)
         if calls:
             yield from body.last_parts(inner, calls)
@@ -244,7 +242,7 @@ class CallScanner:
         elif self._is_call(inner, tag):
             yield body.broken(inner)
         else:
-            spoken = body.tag + inner + (END if tag == END else "")
+            spoken = body.tag + inner + (CALL_END if tag == CALL_END else "")
             self._markdown.feed(spoken)
             yield self._spoken(spoken)
         return text, at
@@ -252,7 +250,7 @@ class CallScanner:
     def _is_call(self, inner: str, tag: str) -> bool:
         inner = inner.strip()
         if not inner.startswith("{"):
-            return bool(inner) and tag == END and self._last != "`"
+            return bool(inner) and tag == CALL_END and self._last != "`"
         return True
 
 
@@ -306,7 +304,7 @@ class _Body:
                 if not self._quote:
                     self.take(text[start : match.start()])
                     return match.start(), mark
-                if mark == END and self.doubt is None:
+                if mark == CALL_END and self.doubt is None:
                     self.doubt = before + match.start()
             elif self._quote:
                 if mark == self._quote:
@@ -361,8 +359,8 @@ class _Body:
             return len(text) - 1
         tag = text.rfind("<", max(at, len(text) - 220))
         if tag >= 0 and (
-            END.startswith(text[tag:])
-            or START.startswith(text[tag:])
+            CALL_END.startswith(text[tag:])
+            or CALL_START.startswith(text[tag:])
             or _MAY_OPEN.match(text, tag)
         ):
             return tag

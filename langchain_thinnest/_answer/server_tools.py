@@ -13,14 +13,9 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.messages.tool import ToolCall
 
-from langchain_thinnest._answer import as_tool_message
-from langchain_thinnest._content_blocks import (
-    POSITIONS,
-    PROVIDER,
-    SERVER_TOOLS,
-    SURROUNDINGS,
-    blocks_of,
-)
+from langchain_thinnest._answer.content_blocks import blocks_of
+from langchain_thinnest._answer.message import as_tool_message
+from langchain_thinnest._names import POSITIONS, PROVIDER, SERVER_TOOLS, SURROUNDINGS
 
 
 @dataclass

@@ -18,7 +18,7 @@ it asks for anything:
 
 Most models have seen this convention (Hermes). What users and tools say cannot pass for it: a
 tag in their text gets a backslash after its `<`, and one in JSON has its `<` as an escape.
-How an answer's calls are read is in `_tool_calls`.
+How an answer's calls are read is in `_answer/tool_calls.py`.
 This module knows nothing of HTTP and of messages.
 """
 
@@ -35,7 +35,7 @@ from langchain_core.utils.function_calling import (
     convert_to_openai_tool,
 )
 
-from langchain_thinnest._tool_calls import END, START
+from langchain_thinnest._names import CALL_END, CALL_START
 from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ NO_SCHEMA = (AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 _HOW_TO_CALL = (
     "You can call the tools above: the user runs them and sends back what they give. "
     'To call one, write a JSON object with its "name" and its "arguments" (an object that '
-    f"fits its parameters) within {START}{END} tags, outside of any code fence. "
+    f"fits its parameters) within {CALL_START}{CALL_END} tags, outside of any code fence. "
     "Then stop and wait for the results."
 )
 
@@ -218,7 +218,7 @@ def choice_of(choice: Any, tools: Iterable[Mapping[str, Any]]) -> str | None:
 
 def call_text(name: str | None, arguments: Any) -> str:
     """A call that the agent made, as it stands in the history."""
-    return f"{START}{_dumps({'name': name, 'arguments': arguments})}{END}"
+    return f"{CALL_START}{_dumps({'name': name, 'arguments': arguments})}{CALL_END}"
 
 
 def response_text(name: str | None, content: str, *, has_failed: bool) -> str:

@@ -35,7 +35,7 @@ from pydantic import (
     ValidationError,
 )
 
-from langchain_thinnest._sse import read_json
+from langchain_thinnest._answer.sse import read_json
 from langchain_thinnest.errors import ThinnestProtocolError
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_thinnest._answer import Answer, call_block, tool_block
-from langchain_thinnest._content_blocks import PROVIDER
-from langchain_thinnest._tool_calls import CallPart
-from langchain_thinnest._turn import End, Piece
+from langchain_thinnest._answer.message import Answer, call_block, tool_block
+from langchain_thinnest._answer.tool_calls import CallPart
+from langchain_thinnest._answer.turn import End, Piece
+from langchain_thinnest._names import PROVIDER
 
 if TYPE_CHECKING:
     from langchain_protocol.protocol import MessagesData

@@ -26,8 +26,8 @@ from langchain_core.callbacks import (
     CallbackManagerForToolRun,
 )
 
-from langchain_thinnest._answer import tool_message
-from langchain_thinnest._turn import End, Piece, ServerToolCall, ServerToolResult, Turn
+from langchain_thinnest._answer.message import tool_message
+from langchain_thinnest._answer.turn import End, Piece, ServerToolCall, ServerToolResult, Turn
 from langchain_thinnest.errors import ThinnestStreamError
 
 ToItsEnd = Callable[[Callable[[], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]

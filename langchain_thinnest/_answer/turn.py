@@ -24,16 +24,8 @@ from uuid import uuid4
 
 from langchain_core.messages.ai import UsageMetadata
 
-from langchain_thinnest._call_forms import ToolSchemas
-from langchain_thinnest._json_answer import JSONAnswer
-from langchain_thinnest._sse import Payload, SSEDecoder
-from langchain_thinnest._tool_calls import CallPart, CallScanner, LocalCall
-from langchain_thinnest.errors import (
-    ThinnestGenerationError,
-    ThinnestProtocolError,
-    ThinnestStreamError,
-)
-from langchain_thinnest.events import (
+from langchain_thinnest._answer.call_forms import ToolSchemas
+from langchain_thinnest._answer.events import (
     DoneEvent,
     ErrorEvent,
     TextEvent,
@@ -41,6 +33,14 @@ from langchain_thinnest.events import (
     ToolResultEvent,
     parse_event,
     text_of,
+)
+from langchain_thinnest._answer.json_answer import JSONAnswer
+from langchain_thinnest._answer.sse import Payload, SSEDecoder
+from langchain_thinnest._answer.tool_calls import CallPart, CallScanner, LocalCall
+from langchain_thinnest.errors import (
+    ThinnestGenerationError,
+    ThinnestProtocolError,
+    ThinnestStreamError,
 )
 
 

@@ -1,0 +1,1 @@
+"""Messages, tools and schemas → the body of one request. Knows nothing of HTTP or answers."""
