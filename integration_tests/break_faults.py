@@ -319,7 +319,7 @@ BREAKS = [
     Break(
         "what the server asks to wait is not read",
         FAILED_AS,
-        "wait = asked_wait(response.headers) if status in (429, 503) else None",
+        "wait = retry_delay(response.headers) if status in (429, 503) else None",
         "wait = None",
         ["status 429 with a Retry-After longer than max_retry_wait"],
     ),

@@ -25,7 +25,7 @@ from langchain_thinnest._http.client import Endpoint, aopen_stream, open_stream
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.response import Response
 from langchain_thinnest._http.retries import RetryPolicy
-from langchain_thinnest._sessions import SPOKEN
+from langchain_thinnest._sessions import KNOWN_SESSIONS
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestNotFoundError,
@@ -58,7 +58,7 @@ class Call:
     key_hint: str | None = None
 
 
-def unseen(_: Piece) -> None:
+def ignore(_: Piece) -> None:
     """The view of who wants the whole message alone."""
 
 
@@ -80,7 +80,7 @@ def read(
     """
     turn = call.answer.turn
     tools = ToolRuns(turn, run)
-    with _told(call):
+    with _explained(call):
         try:
             on_retry = run.on_retry if run else None
             _check_open("http_client", call.endpoint.client)
@@ -118,7 +118,7 @@ async def aread(
     """
     turn = call.answer.turn
     tools = AsyncToolRuns(turn, run, finish)
-    with _told(call):
+    with _explained(call):
         try:
             on_retry = run.on_retry if run else None
             _check_open("http_async_client", call.endpoint.async_client)
@@ -155,7 +155,7 @@ def _begin(call: Call, response: Response) -> None:
     if response.is_json:
         call.answer.turn.expect_json(call.endpoint.without_key)
     if call.session:
-        SPOKEN.add(*call.session)
+        KNOWN_SESSIONS.add(*call.session)
 
 
 async def aclose(pieces: AsyncGenerator[Any, None]) -> None:
@@ -196,7 +196,7 @@ _closing: set[asyncio.Task[None]] = set()  # asyncio refers to tasks only weakly
 
 
 @contextlib.contextmanager
-def _told(call: Call) -> Iterator[None]:
+def _explained(call: Call) -> Iterator[None]:
     """Give an error of the stream the message so far, and take the key from its words."""
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 
-class SpokenSessions:
+class KnownSessions:
     """The sessions that this process has spoken in, of each agent; the latest of them."""
 
     _MOST = 10_000
@@ -27,4 +27,4 @@ class SpokenSessions:
         return (agent_id, session_id) in self._sessions
 
 
-SPOKEN = SpokenSessions()
+KNOWN_SESSIONS = KnownSessions()

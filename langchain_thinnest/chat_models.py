@@ -45,7 +45,7 @@ from langchain_thinnest._answer.message import Answer
 from langchain_thinnest._answer.server_tools import expand_server_tools
 from langchain_thinnest._answer.turn import End, Turn
 from langchain_thinnest._binding import ThinnestBinding
-from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, read, unseen
+from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, ignore, read
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
@@ -66,8 +66,8 @@ from langchain_thinnest._request.endpoint import (
     path_of,
 )
 from langchain_thinnest._request.messages import to_text, tool_call_ids
-from langchain_thinnest._request.tool_protocol import Asked
-from langchain_thinnest._sessions import SPOKEN
+from langchain_thinnest._request.tool_protocol import CallOptions
+from langchain_thinnest._sessions import KNOWN_SESSIONS
 from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -233,13 +233,13 @@ class ChatThinnest(ThinnestBinding):
             messages: Any part of a history; the tools that the server ran count too.
             tools: The tools that are bound, which are sent along.
         """
-        asked = Asked.of({"tools": tools} if tools else {})
+        options = CallOptions.of({"tools": tools} if tools else {})
         try:
             return self.get_num_tokens(
-                to_text(messages, None, asked, expand=expand_server_tools)
+                to_text(messages, None, options, expand=expand_server_tools)
             )
         except ThinnestRequestError:  # a part that could not be sent alone
-            text = "\n\n".join([*asked.preamble(), *(str(m.content) for m in messages)])
+            text = "\n\n".join([*options.preamble(), *(str(m.content) for m in messages)])
         return self.get_num_tokens(text)
 
     # --- before a call: config, callbacks, cache ---
@@ -355,7 +355,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        deque(read(call, run_manager, unseen), maxlen=0)
+        deque(read(call, run_manager, ignore), maxlen=0)
         return _result(call)
 
     @override
@@ -367,7 +367,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        async for _ in aread(call, run_manager, unseen):
+        async for _ in aread(call, run_manager, ignore):
             pass
         return _result(call)
 
@@ -440,16 +440,16 @@ class ChatThinnest(ThinnestBinding):
             session_id = checked_id("session_id", session_id)
         agent_id = checked_id("agent_id", self._agent_of(kwargs))
         endpoint = self._endpoint_of(kwargs)
-        asked = Asked.of(kwargs)
+        options = CallOptions.of(kwargs)
         request = Request(
             None if PLACEHOLDER in endpoint else agent_id,
             to_text(
                 messages,
                 session_id,
-                asked,
+                options,
                 expand=expand_server_tools,
                 agent_id=agent_id,
-                is_known=session_id is not None and SPOKEN.has(agent_id, session_id),
+                is_known=session_id is not None and KNOWN_SESSIONS.has(agent_id, session_id),
             ),
             session_id,
             request_metadata,
@@ -469,7 +469,7 @@ class ChatThinnest(ThinnestBinding):
                     taken_ids=tool_call_ids(messages, expand_server_tools)
                     if len(messages) > 1
                     else (),
-                    local_tools=asked.parameters if asked.tools else None,
+                    local_tools=options.parameters if options.tools else None,
                 ),
                 agent_id=agent_id,
                 session_id=session_id,

@@ -24,7 +24,11 @@ from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.failures import FAILURES, answer_kind, open_failure, refusal
 from langchain_thinnest._http.progress import Progress
 from langchain_thinnest._http.response import Response, close_abandoned
-from langchain_thinnest._http.retries import RetryPolicy, told_by_answer, told_by_refusal
+from langchain_thinnest._http.retries import (
+    RetryPolicy,
+    reported_by_answer,
+    reported_by_refusal,
+)
 from langchain_thinnest._http.store import account_for
 from langchain_thinnest._http.transport import ASYNC_CLIENTS, CLIENTS, PROGRESS
 from langchain_thinnest.errors import ThinnestRequestError
@@ -179,11 +183,11 @@ def open_stream(
                 stall_timeout=endpoint.stall_timeout,
             )
             if answer_kind(response):
-                admission.accepted(lease, told_by_answer(response.headers))
+                admission.accepted(lease, reported_by_answer(response.headers))
                 return opened
             # First, since reading the body closes the response, which ends the lease.
             if response.status_code == 429:
-                admission.refused(lease, told_by_refusal(response.headers))
+                admission.refused(lease, reported_by_refusal(response.headers))
             failure = refusal(
                 response, opened.excerpt(), endpoint.base_url, endpoint.without_key
             )
@@ -229,11 +233,11 @@ async def aopen_stream(
                 stall_timeout=endpoint.stall_timeout,
             )
             if answer_kind(response):
-                admission.accepted(lease, told_by_answer(response.headers))
+                admission.accepted(lease, reported_by_answer(response.headers))
                 return opened
             # First, since reading the body closes the response, which ends the lease.
             if response.status_code == 429:
-                await admission.arefused(lease, told_by_refusal(response.headers))
+                await admission.arefused(lease, reported_by_refusal(response.headers))
             failure = refusal(
                 response, await opened.aexcerpt(), endpoint.base_url, endpoint.without_key
             )

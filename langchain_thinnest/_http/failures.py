@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from langchain_thinnest._http.progress import Progress, Sent
-from langchain_thinnest._http.retries import asked_wait
+from langchain_thinnest._http.retries import retry_delay
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestBalanceError,
@@ -213,7 +213,7 @@ def refusal(
             f"an event stream belongs; check base_url and endpoint{said}"
         )
         return ThinnestProtocolError(f"{base_url} {what}", **known)
-    wait = asked_wait(response.headers) if status in (429, 503) else None
+    wait = retry_delay(response.headers) if status in (429, 503) else None
     kind, meaning = _BY_STATUS.get(status) or (
         (ThinnestServerError, "The server failed")
         if status >= 500

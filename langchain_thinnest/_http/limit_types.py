@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Told(NamedTuple):
+class ReportedLimit(NamedTuple):
     """What a response's headers say of the window of requests."""
 
     limit: int | None = None
@@ -18,18 +18,20 @@ class Question(NamedTuple):
     """What a caller asks."""
 
     ticket: str  # its id
-    came: float | None  # as an earlier reply said
+    arrived: float | None  # as an earlier reply said
     lease: str  # an id for the stream, used once
-    most: int | None = None  # streams at once, if the user has set it
-    own: int = 0  # streams that the caller holds itself, so that it may not wait for them
+    max_streams: int | None = None  # streams at once, if the user has set it
+    own_streams: int = (
+        0  # streams that the caller holds itself, so that it may not wait for them
+    )
     waits: bool = True  # or else it stops at nothing but `most`
 
 
 class Reply(NamedTuple):
     """What a caller is told: to go, or to ask again in `sleep` seconds."""
 
-    goes: bool
+    is_admitted: bool
     sleep: float
     closed: float  # seconds until the window ends by the server's word; 0 if it is open
-    came: float | None  # the ticket's place in the order of arrival
+    arrived: float | None  # the ticket's place in the order of arrival
     accepts: int  # requests that the server has taken so far

@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import inf
 
-from langchain_thinnest._http.limit_types import Told
+from langchain_thinnest._http.limit_types import ReportedLimit
 from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
 
 _HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
@@ -32,21 +32,23 @@ _STREAMS_WAIT = 4.0  # seconds; for a place among the streams at once
 _MOST_REFUSALS = 20  # for each of `max_retries`, also while others get through
 
 
-def told_by_answer(headers: Mapping[str, str]) -> Told:
+def reported_by_answer(headers: Mapping[str, str]) -> ReportedLimit:
     """What an answer's headers tell the limits."""
     seconds = seconds_to_reset(headers)
-    return _told(headers, seconds, makes_sense=seconds is not None)
+    return _reported(headers, seconds, makes_sense=seconds is not None)
 
 
-def told_by_refusal(headers: Mapping[str, str]) -> Told:
+def reported_by_refusal(headers: Mapping[str, str]) -> ReportedLimit:
     """What a refusal's headers tell the limits."""
     makes_sense = seconds_to_reset(headers) is not None
-    return _told(headers, asked_wait(headers), makes_sense=makes_sense)
+    return _reported(headers, retry_delay(headers), makes_sense=makes_sense)
 
 
-def _told(headers: Mapping[str, str], seconds: float | None, *, makes_sense: bool) -> Told:
+def _reported(
+    headers: Mapping[str, str], seconds: float | None, *, makes_sense: bool
+) -> ReportedLimit:
     limit, remaining = (_number(headers.get(header)) for header in _HEADERS.values())
-    return Told(
+    return ReportedLimit(
         None if limit is None else int(limit),
         None if remaining is None else int(remaining),
         _number(headers.get(_RESET)) if makes_sense else None,
@@ -71,7 +73,7 @@ def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
     return found or None
 
 
-def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | None:
+def retry_delay(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Read how long a refusal asks to wait.
 
     Args:
@@ -217,7 +219,9 @@ class Tries:
         self.counted += 1
         self.was_free, self.longest = False, inf
 
-    def refuse(self, told: Told, accepts: int, refusals: int, seconds: float) -> None:
+    def refuse(
+        self, reported: ReportedLimit, accepts: int, refusals: int, seconds: float
+    ) -> None:
         """A try was refused by a limit; see `Limits.refused` for what the numbers mean.
 
         One with requests left is of the streams at once, of which other processes may close
@@ -225,7 +229,7 @@ class Tries:
         """
         self.refusals += 1
         self.was_free = self.accepts is not None and accepts > self.accepts
-        self.longest = _STREAMS_WAIT if told.remaining else inf
+        self.longest = _STREAMS_WAIT if reported.remaining else inf
         if not self.was_free:
             self.counted += min(1.0, self.longest / 2.0 ** int(self.counted))
         many = refusals > self.policy.max_retries

@@ -25,7 +25,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from langchain_thinnest._http.backends import Backend, Op, open_backend
-from langchain_thinnest._http.limit_types import Question, Reply, Told
+from langchain_thinnest._http.limit_types import Question, Reply, ReportedLimit
 from langchain_thinnest._http.limits import LEASE, LIVE, LONGEST_SLEEP, Limits
 from langchain_thinnest._http.store import Account, LeaseRef
 
@@ -89,7 +89,7 @@ class SharedStore:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._leases: dict[str, tuple[str, SharedAccount]] = {}  # id → state, account
-        self._own: dict[str, Limits] = {}  # what this process counts for itself
+        self._local: dict[str, Limits] = {}  # what this process counts for itself
         self._try_again = 0.0
         self._is_out = False
         self._renewed = time.monotonic()
@@ -150,7 +150,9 @@ class SharedStore:
                     request.future.set_exception(error)
                 continue
             for request, result in zip(requests, results, strict=True):
-                if request.account is not None and result.goes:  # to be renewed until it ends
+                if (
+                    request.account is not None and result.is_admitted
+                ):  # to be renewed until it ends
                     self._leases[request.lease] = (name, request.account)
                 self._leases.pop(request.ends, None)
                 request.future.set_result(result)
@@ -162,7 +164,7 @@ class SharedStore:
             return item
         account: Any = item.account if isinstance(item, LeaseRef) else item[0]
         id_ = item.id if isinstance(item, LeaseRef) else item[1]
-        account.gone(id_)
+        account.ended(id_)
         return _Request(Future(), account.name, partial(_end, [id_]), False, ends=id_)
 
     def _renew(self) -> None:
@@ -190,9 +192,9 @@ class SharedStore:
                 if self._is_out:
                     logger.info("The store of shared_limits is back.")
                     self._is_out = False
-                    self._own.clear()
+                    self._local.clear()
                 return result
-        return op(self._own.setdefault(name, Limits()), time.monotonic())
+        return op(self._local.setdefault(name, Limits()), time.monotonic())
 
 
 class SharedAccount(Account):
@@ -217,7 +219,7 @@ class SharedAccount(Account):
             try:
                 reply = self._seen(question, future.result(_ANSWER))
             except FutureTimeout:  # nobody's call may hang for the sake of limits
-                reply = Reply(True, 0.0, 0.0, question.came, self._accepts)
+                reply = Reply(True, 0.0, 0.0, question.arrived, self._accepts)
         return reply
 
     async def aask(self, question: Question) -> Reply:
@@ -231,14 +233,14 @@ class SharedAccount(Account):
         def op(limits: Limits, now: float) -> Reply:
             return limits.ask(question, now, LEASE)
 
-        is_read = question.came is not None
+        is_read = question.arrived is not None
         return self._store.submit(
             self.name, op, is_read=is_read, account=self, lease=question.lease
         )
 
     def _wait_behind(self, question: Question) -> Reply | None:
         """Where a ticket is not among the first of this process, it need not ask the store."""
-        if question.own or not question.waits:
+        if question.own_streams or not question.waits:
             return None
         now = time.monotonic()
         with self._lock:
@@ -256,13 +258,13 @@ class SharedAccount(Account):
         sleep = min(sleep, LONGEST_SLEEP)
         if sleep > 2 * _GRID:  # those that wait long wake together, which costs less
             sleep -= now % _GRID
-        return Reply(False, sleep, 0.0, question.came, self._accepts)
+        return Reply(False, sleep, 0.0, question.arrived, self._accepts)
 
     def _seen(self, question: Question, reply: Reply) -> Reply:
         self.used = time.monotonic()
         self._accepts = reply.accepts
         self._closed_until = self.used + reply.closed
-        if reply.goes:
+        if reply.is_admitted:
             self._leave(question.ticket)
             return reply
         pace = self._store.backend.pace
@@ -274,31 +276,35 @@ class SharedAccount(Account):
             if rank < len(self._waiting) and self._waiting[rank][0] == ticket:
                 del self._waiting[rank]
 
-    def accepted(self, lease: str, told: Told) -> None:
-        self._store.submit(self.name, lambda limits, now: limits.accepted(lease, told, now))
+    def accepted(self, lease: str, reported: ReportedLimit) -> None:
+        self._store.submit(
+            self.name, lambda limits, now: limits.accepted(lease, reported, now)
+        )
 
     def refused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
-        return self._refuse(lease, ticket, came, told).result(_ANSWER)
+        return self._refuse(lease, ticket, arrived, reported).result(_ANSWER)
 
     async def arefused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
-        return await asyncio.wrap_future(self._refuse(lease, ticket, came, told))
+        return await asyncio.wrap_future(self._refuse(lease, ticket, arrived, reported))
 
     def _refuse(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> Future[tuple[int, int, float]]:
         def op(limits: Limits, now: float) -> tuple[int, int, float]:
-            return limits.refused(lease, ticket, now if came is None else came, told, now)
+            return limits.refused(
+                lease, ticket, now if arrived is None else arrived, reported, now
+            )
 
         return self._store.submit(self.name, op)
 
     def release(self, id_: str) -> None:
         self._store.queue.put((self, id_))
 
-    def gone(self, id_: str) -> None:
+    def ended(self, id_: str) -> None:
         """A lease or a ticket has ended; the store's thread says so."""
         self._held.pop(id_, None)
         self._leave(id_)

@@ -25,7 +25,7 @@ from langchain_thinnest._http.limits import Limits
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from langchain_thinnest._http.limit_types import Question, Reply, Told
+    from langchain_thinnest._http.limit_types import Question, Reply, ReportedLimit
 
 Owner = tuple[int, bool]  # a thread, and whether it is one of its tasks
 _KEEP = 300.0  # seconds without use
@@ -55,8 +55,10 @@ class Account(ABC):
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count()
         self.used = time.monotonic()
-        self.told = -math.inf  # when it was logged that calls wait
-        self.unreachable = -math.inf  # when it was logged that no connection can be made
+        self.waiting_logged_at = -math.inf  # when it was logged that calls wait
+        self.unreachable_logged_at = (
+            -math.inf
+        )  # when it was logged that no connection can be made
 
     def new_id(self) -> str:
         """An id for a ticket or a lease; later ones sort behind earlier ones."""
@@ -92,18 +94,18 @@ class Account(ABC):
         """The async twin of `ask`."""
 
     @abstractmethod
-    def accepted(self, lease: str, told: Told) -> None:
+    def accepted(self, lease: str, reported: ReportedLimit) -> None:
         """The server answers a request."""
 
     @abstractmethod
     def refused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
         """The server refuses a request by a limit."""
 
     @abstractmethod
     async def arefused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
         """The async twin of `refused`."""
 
@@ -131,23 +133,23 @@ class MemoryAccount(Account):
     async def aask(self, question: Question) -> Reply:
         return self.ask(question)
 
-    def accepted(self, lease: str, told: Told) -> None:
+    def accepted(self, lease: str, reported: ReportedLimit) -> None:
         with self._lock:
-            self._limits.accepted(lease, told, self._now())
+            self._limits.accepted(lease, reported, self._now())
 
     def refused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
         with self._lock:
             now = self._now()
             return self._limits.refused(
-                lease, ticket, now if came is None else came, told, now
+                lease, ticket, now if arrived is None else arrived, reported, now
             )
 
     async def arefused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
-        return self.refused(lease, ticket, came, told)
+        return self.refused(lease, ticket, arrived, reported)
 
     def release(self, id_: str) -> None:
         self._ended.append(id_)

@@ -253,7 +253,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         """Make an empty pool; see `Pool`."""
         self._make = make
         self.idle: _Idle[httpx.AsyncBaseTransport] = _Idle()
-        self.lent: set[Connection[httpx.AsyncBaseTransport]] = set()
+        self.in_use: set[Connection[httpx.AsyncBaseTransport]] = set()
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -261,7 +261,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         if connection is None:
             connection = Connection(self._make())
         _watch(connection, request)
-        self.lent.add(connection)
+        self.in_use.add(connection)
         try:
             if spent:
                 await self.close_all(spent)
@@ -278,7 +278,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         async def close() -> None:
             for connection in list(connections):
                 await connection.aclose()
-                self.lent.discard(connection)
+                self.in_use.discard(connection)
 
         await finish(close)
 
@@ -288,7 +288,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
 
     def sever(self) -> None:
         """Close all sockets: the loop is closed."""
-        for connection in [*self.idle.all(), *self.lent]:
+        for connection in [*self.idle.all(), *self.in_use]:
             connection.sever()
 
 
@@ -319,7 +319,7 @@ class _AsyncBody(httpx.AsyncByteStream):
         except BaseException:
             await self._pool.close_all([connection])
             raise
-        self._pool.lent.discard(connection)
+        self._pool.in_use.discard(connection)
         if spent := self._pool.idle.put(connection):
             await self._pool.close_all(spent)
 

@@ -58,7 +58,7 @@ _HOW_TO_CALL = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class CallOptions:
     """What a call asks of the agent beside its message.
 
     Attributes:
@@ -75,7 +75,7 @@ class Asked:
     schema: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Asked:
+    def of(cls, arguments: Mapping[str, Any]) -> CallOptions:
         """Read a call's arguments.
 
         Raises:
