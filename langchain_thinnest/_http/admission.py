@@ -207,8 +207,8 @@ class Admission:
 
     def _streams_are_full(self) -> ThinnestRateLimitError:
         return ThinnestRateLimitError(
-            f"max_streams={self._max_streams} streams are open, and max_retries=0 does not wait for "
-            "one to close; nothing was sent.",
+            f"max_streams={self._max_streams} streams are open, and max_retries=0 does not "
+            "wait for one to close; nothing was sent.",
             is_retryable=True,
         )
 
