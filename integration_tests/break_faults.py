@@ -725,8 +725,8 @@ BREAKS = [
         Break(
             f"heartbeats are events ({way})",
             RESPONSE,
-            f"    {head}:\n{_IS_STALLED}            return self._end(stalled(self._stall_timeout))",
-            f"    {head}:\n{_IS_STALLED}            return self._end(closed_early(is_json=False))",
+            f"    {head}:\n{_IS_STALLED}",
+            f"    {head}:\n{_IS_STALLED}".replace("> ", "> 10 * "),
             ["heartbeats and nothing else, for longer than stall_timeout"],
         )
         for way, head in (
