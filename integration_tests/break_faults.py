@@ -646,10 +646,15 @@ BREAKS = [
     ),
     Break(
         "cookies are kept",
-        TRANSPORT,
-        "    def extract_cookies(self, *_: Any) -> None:",
-        "    def _keep_none(self, *_: Any) -> None:",
+        CLIENT,
+        "if client is not self.client and client is not self.async_client:",
+        "if client is None:",
         ["cookie that is not ASCII"],
+        also=(
+            TRANSPORT,
+            "    cookies = property(lambda _: _NO_COOKIES)\n\n\nclass _A",
+            "    pass\n\n\nclass _A",
+        ),
     ),
     Break(
         "a proxy's refusal is not final",
