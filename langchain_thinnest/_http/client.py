@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from langchain_thinnest._http.admission import Admission
 from langchain_thinnest._http.closing import finish
-from langchain_thinnest._http.failures import FAILURES, answer_kind, open_failure, refusal
+from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
 from langchain_thinnest._http.progress import Progress
 from langchain_thinnest._http.response import Response, close_abandoned
 from langchain_thinnest._http.retries import (
@@ -45,7 +45,7 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Endpoint:
     """Where requests go, and how.
 
@@ -185,12 +185,12 @@ def open_stream(
                 is_own=endpoint.client is None,
                 stall_timeout=endpoint.stall_timeout,
             )
-            if answer_kind(response):
-                admission.accepted(lease, reported_by_answer(response.headers))
+            if opened.kind:
+                admission.accepted(lease, reported_by_answer(opened.headers))
                 return opened
             # First, since reading the body closes the response, which ends the lease.
             if response.status_code == 429:
-                admission.refused(lease, reported_by_refusal(response.headers))
+                admission.refused(lease, reported_by_refusal(opened.headers))
             failure = refusal(
                 response, opened.excerpt(), endpoint.base_url, endpoint.without_key
             )
@@ -231,12 +231,12 @@ async def aopen_stream(
                 is_own=endpoint.async_client is None,
                 stall_timeout=endpoint.stall_timeout,
             )
-            if answer_kind(response):
-                admission.accepted(lease, reported_by_answer(response.headers))
+            if opened.kind:
+                admission.accepted(lease, reported_by_answer(opened.headers))
                 return opened
             # First, since reading the body closes the response, which ends the lease.
             if response.status_code == 429:
-                await admission.arefused(lease, reported_by_refusal(response.headers))
+                await admission.arefused(lease, reported_by_refusal(opened.headers))
             failure = refusal(
                 response, await opened.aexcerpt(), endpoint.base_url, endpoint.without_key
             )

@@ -16,7 +16,7 @@ from typing import Any
 
 _READ_BYTES = 64 * 1024
 # From httpx's stream of a response down to the connection that it is read from.
-_INWARDS = ("_stream", "_httpcore_stream", "_connection")
+_INWARDS = ("_stream", "_connection", "_httpcore_stream")
 
 
 # No `select` where there is `poll`: it fails above descriptor 1023.
@@ -27,13 +27,13 @@ def connection_of(stream: object) -> Any:
     """Find the HTTP/1.1 connection below a response's stream; `None` if there is none."""
     inner: Any = stream
     for _ in range(12):
-        if hasattr(inner, "_h11_state") and hasattr(inner, "_network_stream"):
-            return inner
-        names = (name for name in _INWARDS if getattr(inner, name, None) is not None)
-        name = next(names, None)
-        if name is None:
-            return None
-        inner = getattr(inner, name)
+        for name in _INWARDS:
+            if (below := getattr(inner, name, None)) is not None:
+                inner = below
+                break
+        else:
+            is_known = hasattr(inner, "_h11_state") and hasattr(inner, "_network_stream")
+            return inner if is_known else None
     return None
 
 

@@ -45,8 +45,8 @@ class Response:
     more: an error, for the case that the answer is not whole by then.
 
     Attributes:
-        rate_limit: What the headers say of the rate limit.
-        request_id: What the server calls the request, where it says so.
+        headers: The response's headers, in lower case.
+        kind: The content type of an answer; `None` if the response is something else.
         is_json: The body is an answer in JSON, by its content type.
         waited: Seconds that reads have taken since the last event; whoever finds an event in
             the bytes sets it to 0.
@@ -69,9 +69,10 @@ class Response:
             stall_timeout: The longest time without an event, in seconds.
         """
         self._lease = lease
-        self.rate_limit = rate_limit(response.headers)
-        self.request_id = response.headers.get("x-request-id")
-        self.is_json = answer_kind(response) == JSON
+        headers = dict(response.headers.items())  # httpx's own take their time
+        self.headers = headers
+        self.kind = answer_kind(response.status_code, headers)
+        self.is_json = self.kind == JSON
         self.waited = 0.0
         self._response = response
         self._is_own = is_own
@@ -84,12 +85,22 @@ class Response:
         response.request.extensions.pop("trace", None)
         self._limits_read = stall_timeout is not None and _limit_reads(response, stall_timeout)
         # Without a Content-Encoding the stream's bytes are the body, and cheaper to come by.
-        is_raw = "content-encoding" not in response.headers
+        is_raw = "content-encoding" not in headers
         stream = response.stream
         if isinstance(stream, httpx.SyncByteStream):
             self._chunks = iter(stream) if is_raw else response.iter_bytes()
         else:
             self._achunks = aiter(stream) if is_raw else response.aiter_bytes()
+
+    @property
+    def rate_limit(self) -> dict[str, int] | None:
+        """What the headers say of the rate limit."""
+        return rate_limit(self.headers)
+
+    @property
+    def request_id(self) -> str | None:
+        """What the server calls the request, where it says so."""
+        return self.headers.get("x-request-id")
 
     def __iter__(self) -> Iterator[bytes | ThinnestStreamError]:
         return self
