@@ -13,7 +13,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import httpx
 from typing_extensions import Self
@@ -150,8 +149,8 @@ class Response:
     def excerpt(self) -> bytes:
         """Read a refusal's body, up to a limit of bytes and time, and close it."""
         try:
-            if (connection := self._unread()) is not None:
-                raw = http11.read_on(connection, _EXCERPT_SECONDS, _ERROR_BODY_BYTES)
+            if (below := self._unread()) is not None:
+                raw = below.read_on(_EXCERPT_SECONDS, _ERROR_BODY_BYTES)
                 return _decoded(self._response, raw)
             excerpt = b""
             give_up = time.monotonic() + _EXCERPT_SECONDS
@@ -184,8 +183,8 @@ class Response:
         After the end has been read there is nothing to wait for. What speaks HTTP/2 carries
         other streams too, and does not need the end of one.
         """
-        if not self._has_ended and (connection := self._unread()) is not None:
-            http11.read_on(connection, _DRAIN_SECONDS)
+        if not self._has_ended and (below := self._unread()) is not None:
+            below.read_on(_DRAIN_SECONDS)
 
     async def adrain(self) -> None:
         """The async twin of `drain`. A loop can end any read, so httpx does it all."""
@@ -196,7 +195,7 @@ class Response:
                 async for _ in self._achunks:
                     pass
 
-    def _unread(self) -> Any:
+    def _unread(self) -> http11.Below | None:
         """Return the connection while the body is being read; httpx releases it at the end."""
         if self._response.is_closed:
             return None
@@ -237,9 +236,9 @@ class Response:
         """Close a connection with unread bytes, so that the client does not reuse it."""
         if self._is_own:
             return
-        connection = self._unread()
-        if connection is not None and not http11.is_clean(connection):
-            connection.close()
+        below = self._unread()
+        if below is not None and not http11.is_clean(below):
+            below.close()
 
     def _abandon(self) -> None:
         """Shut the connection now, and close the response at the next call.
@@ -272,11 +271,11 @@ class Response:
             await finish(self._aclose_given)
 
     async def _aclose_given(self) -> None:
-        connection = self._unread()
-        if connection is not None and not http11.is_clean(connection):
+        below = self._unread()
+        if below is not None and not http11.is_clean(below):
             # First, since a read that was cancelled twice has left httpx's stream closed by
             # its own account, and its connection open.
-            await connection.aclose()
+            await below.aclose()
         await self._response.aclose()
 
 

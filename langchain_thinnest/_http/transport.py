@@ -71,11 +71,11 @@ class Connection(Generic[T]):
 
     def is_clean(self, stream: object) -> bool:
         """Whether a body was read to its end, and not a byte follows it."""
-        state = http11.connection_of(stream)
-        if not http11.is_over(state):
+        below = http11.connection_of(stream)
+        if below is None or not below.is_over():
             return False
-        if self._socket is None or not self._socket.is_below(state):
-            self._socket = http11.socket_of(state)
+        if self._socket is None or not self._socket.is_below(below):
+            self._socket = below.socket()
         return self._socket is not None and self._socket.is_quiet()
 
     def close(self: Connection[httpx.BaseTransport]) -> None:
