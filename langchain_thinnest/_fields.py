@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from langchain_core.language_models import BaseChatModel
@@ -146,6 +146,9 @@ class ThinnestFields(BaseChatModel):
 
     default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
     """Headers to send along. They may hold secrets, so they are never serialised."""
+
+    transport: Literal["httpx", "fast"] = "httpx"
+    """The connections of calls without an `http_client`. `"fast"` costs less per event."""
 
     http_client: httpx.Client | None = Field(default=None, exclude=True, repr=False)
     """Your own client for sync calls, used as it is (its own timeouts too), never closed."""

@@ -502,6 +502,7 @@ class ChatThinnest(ThinnestBinding):
             max_streams=self.max_streams,
             shared_limits=self.shared_limits,
             stall_timeout=self.stall_timeout,
+            transport=self.transport,
         )
 
     def _agent_of(self, kwargs: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from langchain_thinnest._http.admission import Admission
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
-from langchain_thinnest._http.progress import Progress
+from langchain_thinnest._http.progress import PROGRESS, Progress
 from langchain_thinnest._http.response import Response, close_abandoned
 from langchain_thinnest._http.retries import (
     RetryPolicy,
@@ -30,7 +30,7 @@ from langchain_thinnest._http.retries import (
     reported_by_refusal,
 )
 from langchain_thinnest._http.store import account_for
-from langchain_thinnest._http.transport import ASYNC_CLIENTS, CLIENTS, PROGRESS
+from langchain_thinnest._http.transport import ASYNC_CLIENTS, CLIENTS
 from langchain_thinnest.errors import ThinnestError, ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Endpoint:
         max_streams: The most streams at once with the key, if the user has set it.
         shared_limits: The URL of the store in which processes count together.
         stall_timeout: The longest time without an event, in seconds; `None`: no limit.
+        transport: Which connections the package's own clients use: `"httpx"` or `"fast"`.
     """
 
     base_url: str
@@ -72,6 +73,7 @@ class Endpoint:
     shared_limits: SecretStr | None = None
     stall_timeout: float | None = None
     path: str = "/chat/stream"
+    transport: str = "httpx"
 
     @property
     def auth(self) -> httpx.Auth:
@@ -170,7 +172,7 @@ def open_stream(
         progress = Progress()
         request: httpx.Request | None = None
         try:
-            client = endpoint.client or CLIENTS.get(endpoint.base_url)
+            client = endpoint.client or CLIENTS.get(endpoint.base_url, endpoint.transport)
             request = endpoint.request(client, body, progress)
             response = _send(client, request, endpoint)
         except BaseException as error:

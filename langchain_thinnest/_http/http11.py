@@ -12,6 +12,7 @@ import contextlib
 import selectors
 import ssl
 import time
+from functools import cache
 from typing import Any, Protocol
 
 _READ_BYTES = 64 * 1024
@@ -20,7 +21,7 @@ _INWARDS = ("_stream", "_connection", "_httpcore_stream")
 
 
 # No `select` where there is `poll`: it fails above descriptor 1023.
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 def connection_of(stream: object) -> Below | None:
@@ -121,7 +122,7 @@ class Socket:
         """
         self._network = connection._network_stream  # noqa: SLF001
         self._tls = self._network.get_extra_info("ssl_object")
-        self._poll = _Selector()
+        self._poll = Selector()
         self._poll.register(self._network.get_extra_info("socket"), selectors.EVENT_READ)
         self._bios: list[Any] = []
         self._protocol: Any = None
@@ -188,6 +189,7 @@ class _Rest:
         return None
 
 
+@cache
 def _failures() -> tuple[type[Exception], ...]:
     import h11
     import httpcore

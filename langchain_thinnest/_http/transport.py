@@ -29,10 +29,9 @@ from typing_extensions import override
 from langchain_thinnest._http import http11
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.environment import proxy_for, tls_context
-from langchain_thinnest._http.progress import Progress
+from langchain_thinnest._http.progress import PROGRESS, Progress
 
 END = "langchain_thinnest.end"  # that of a response: `alive` until its connection is closed
-PROGRESS = "langchain_thinnest.progress"  # the extension of a request that holds its progress
 _IDLE_SECONDS = 4.0  # servers close an idle connection after 5 s, often in this very moment
 _MOST_IDLE = 20  # twice what the vendor allows at once on the paid plan
 _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
@@ -355,23 +354,31 @@ def _transport_options(url: httpx.URL) -> dict[str, Any]:
     return {"verify": tls_context(url), "proxy": proxy_for(url), "limits": _LIMITS}
 
 
+def _new_transport(base_url: str, kind: str) -> httpx.BaseTransport:
+    url = httpx.URL(base_url)
+    if kind == "fast" and proxy_for(url) is None:
+        from langchain_thinnest._http.fast import FastTransport
+
+        return FastTransport(url)
+    return httpx.HTTPTransport(**_transport_options(url))
+
+
 class _Clients:
     """The process's own clients for sync calls."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._by_url: dict[str, httpx.Client] = {}
+        self._clients: dict[tuple[str, str], httpx.Client] = {}
 
-    def get(self, base_url: str) -> httpx.Client:
-        """The client for a base URL."""
+    def get(self, base_url: str, kind: str) -> httpx.Client:
+        """The client for a base URL and a kind of transport."""
         if self._process != os.getpid():  # after a fork they are the parent's
             self.__init__()  # type: ignore[misc]
-        client = self._by_url.get(base_url)
+        client = self._clients.get((base_url, kind))
         if client is None:
-            url = httpx.URL(base_url)
-            pool = Pool(lambda: httpx.HTTPTransport(**_transport_options(url)))
+            pool = Pool(lambda: _new_transport(base_url, kind))
             client = _Client(transport=pool)
-            client = self._by_url.setdefault(base_url, client)
+            client = self._clients.setdefault((base_url, kind), client)
         return client
 
 
