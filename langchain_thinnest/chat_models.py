@@ -1,6 +1,7 @@
 """`ChatThinnest`: the methods that LangChain calls.
 
-Its fields are in `_fields.py`; tools, typed answers, and the model as a tool in `_binding.py`.
+Its fields are in `_fields.py`; tools, typed answers, and the model as a tool in `_binding.py`;
+what type checkers and editors are told of the arguments in `_signatures.py`.
 
 Every method begins a `Call` and shows the pieces of its answer in the shape that LangChain
 asked for. What travels over the wire, and what it means, is not known here.
@@ -14,6 +15,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
+    Coroutine,
     Iterator,
     Mapping,
     Sequence,
@@ -68,6 +70,7 @@ from langchain_thinnest._request.endpoint import (
 from langchain_thinnest._request.messages import to_text, tool_call_ids
 from langchain_thinnest._request.tool_protocol import Asked
 from langchain_thinnest._sessions import SPOKEN
+from langchain_thinnest._signatures import Calls, Constructor, declared_as
 from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -119,8 +122,8 @@ class ChatThinnest(ThinnestBinding):
 
     model_config = ConfigDict(defer_build=False)
 
+    @declared_as(Constructor.construct)
     def __init__(self, **kwargs: Any) -> None:
-        """Make a model; the fields are the arguments."""
         try:
             super().__init__(**kwargs)
         except ValidationError as error:
@@ -245,6 +248,7 @@ class ChatThinnest(ThinnestBinding):
     # --- before a call: config, callbacks, cache ---
 
     @override
+    @declared_as(Calls[AIMessage].call)
     def invoke(
         self,
         input: LanguageModelInput,
@@ -257,6 +261,7 @@ class ChatThinnest(ThinnestBinding):
         return super().invoke(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[Coroutine[Any, Any, AIMessage]].call)
     async def ainvoke(
         self,
         input: LanguageModelInput,
@@ -269,6 +274,7 @@ class ChatThinnest(ThinnestBinding):
         return await super().ainvoke(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[Iterator[AIMessageChunk]].call)
     def stream(
         self,
         input: LanguageModelInput,
@@ -286,6 +292,7 @@ class ChatThinnest(ThinnestBinding):
         return super().stream(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[AsyncIterator[AIMessageChunk]].call)
     def astream(
         self,
         input: LanguageModelInput,
