@@ -117,6 +117,7 @@ async def aread(
     garbage collector would close each by itself, all at once.
     """
     turn = call.answer.turn
+    # Twins differ: tasks can be cancelled, and runs must end all the same.
     tools = AsyncToolRuns(turn, run, finish)
     with _told(call):
         try:
@@ -158,12 +159,14 @@ def _begin(call: Call, response: Response) -> None:
         SPOKEN.add(*call.session)
 
 
+# No twin: nothing else closes a sync generator.
 async def aclose(pieces: AsyncGenerator[Any, None]) -> None:
     """Close what `aread` gave, unless somebody is at it: the hook for what is collected."""
     if not getattr(pieces, "ag_running", False):
         await pieces.aclose()
 
 
+# No twin: only a task can be cancelled between two events.
 class ClosedWithItsTask:
     """Sees to it that pieces are closed, once the task that reads them is over at the latest.
 

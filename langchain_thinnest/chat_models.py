@@ -10,7 +10,6 @@ asked for. What travels over the wire, and what it means, is not known here.
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -307,6 +306,7 @@ class ChatThinnest(ThinnestBinding):
         )
         if manager.handlers:
             kwargs[_RUN] = AsyncCallbackManagerForLLMRun(**_run_fields(config, manager))
+        # Twins differ: the framework's async generator does not close the model's.
         inner: list[AsyncGenerator[ChatGenerationChunk, None]] = []
         kwargs[_INNER] = inner
         return _AsyncStream(super().astream(input, config, stop=stop, **kwargs), inner)
@@ -362,7 +362,8 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        deque(read(call, run_manager, unseen), maxlen=0)
+        for _ in read(call, run_manager, unseen):
+            pass
         return _result(call)
 
     @override
@@ -398,6 +399,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
+        # Twins differ: see `astream`.
         chunks = aread(call, run_manager or kwargs.get(_RUN), call.answer.chunk)
         kwargs.get(_INNER, []).append(chunks)
         return chunks
@@ -412,7 +414,8 @@ class ChatThinnest(ThinnestBinding):
     ) -> Iterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
-        with closing(read(call, run_manager, events.before_the_end)) as found:
+        found = read(call, run_manager, events.before_the_end)
+        with closing(found):
             for some in found:
                 yield from some
         # Last of all, since the framework asks for no event after it.
@@ -429,6 +432,7 @@ class ChatThinnest(ThinnestBinding):
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
         found = aread(call, run_manager, events.before_the_end)
+        # Twins differ: the framework's task may be cancelled between two events.
         async with ClosedWithItsTask(found):
             async for some in found:
                 for event in some:
@@ -544,6 +548,7 @@ class ChatThinnest(ThinnestBinding):
         return self.model_copy(update={"cache": False})
 
 
+# No twin: a sync generator that is closed drops, and so closes, the one inside.
 class _AsyncStream(AsyncIterator[AIMessageChunk]):
     """What `astream` gives: the framework's generator, closed from the inside out.
 

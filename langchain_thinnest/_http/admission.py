@@ -87,6 +87,7 @@ class Admission:
         Raises:
             ThinnestRateLimitError: If that would take too long; nothing was sent.
         """
+        # Twins differ: a sync call blocks the loop of its thread, with all of its tasks.
         lease = self._begin(is_task=False)
         try:
             while True:
@@ -113,9 +114,9 @@ class Admission:
 
     def refused(self, lease: Lease, told: Told) -> None:
         """The server refused the request by a limit. The call keeps its place in the order."""
-        self.tries.refuse(
-            told, *self._account.refused(lease.id, self._ticket, self._came, told)
-        )
+        came = self._came
+        seen = self._account.refused(lease.id, self._ticket, came, told)
+        self.tries.refuse(told, *seen)
 
     async def arefused(self, lease: Lease, told: Told) -> None:
         """The async twin of `refused`."""

@@ -158,6 +158,7 @@ def open_stream(
     admission = _admission(endpoint, policy)
 
     def send() -> Response:
+        # Twins differ: the garbage collector abandons sync streams alone.
         close_abandoned()
         lease = admission.enter()
         progress = Progress()
@@ -192,8 +193,9 @@ def open_stream(
     from tenacity import Retrying
 
     try:
+        options = _retrying(admission)
         # Not kept: it holds the last error, whose traceback leads back to this frame.
-        response: Response = Retrying(**_retrying(admission), before_sleep=on_retry)(send)
+        response: Response = Retrying(**options, before_sleep=on_retry)(send)
     finally:
         admission.leave()
     return response
@@ -249,6 +251,7 @@ async def aopen_stream(
     return response
 
 
+# Twins differ: a task can be cancelled.
 def _send(client: httpx.Client, request: httpx.Request, endpoint: Endpoint) -> httpx.Response:
     return client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
 
@@ -273,6 +276,7 @@ async def _asend(
         raise
 
 
+# No twin: it closes what a cancelled task leaves.
 async def _given_up(task: asyncio.Future[httpx.Response], progress: Progress) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and task.exception() is None:
