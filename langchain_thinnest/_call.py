@@ -116,6 +116,7 @@ async def aread(
     garbage collector would close each by itself, all at once.
     """
     turn = call.answer.turn
+    # Twins differ: tasks can be cancelled, and runs must end all the same.
     tools = AsyncToolRuns(turn, run, finish)
     try:
         on_retry = run.on_retry if run else None
@@ -157,12 +158,14 @@ def _begin(call: Call, response: Response) -> None:
         KNOWN_SESSIONS.add(*call.session)
 
 
+# No twin: nothing else closes a sync generator.
 async def aclose(pieces: AsyncGenerator[Any, None]) -> None:
     """Close a generator of `aread`, unless it is running."""
     if not getattr(pieces, "ag_running", False):
         await pieces.aclose()
 
 
+# No twin: only a task can be cancelled between two events.
 class ClosedWithItsTask:
     """Closes pieces at the latest when the task that reads them is done.
 

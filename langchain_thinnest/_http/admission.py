@@ -87,6 +87,7 @@ class Admission:
         Raises:
             ThinnestRateLimitError: If that would take too long; nothing was sent.
         """
+        # Twins differ: a sync call blocks the loop of its thread, with all of its tasks.
         lease = self._begin(is_task=False)
         try:
             while True:
@@ -115,9 +116,9 @@ class Admission:
 
     def refused(self, lease: Lease, reported: ReportedLimit) -> None:
         """Record that a limit refused the request. The call keeps its position."""
-        self.tries.refuse(
-            reported, *self._account.refused(lease.id, self._ticket, self._arrived, reported)
-        )
+        arrived = self._arrived
+        seen = self._account.refused(lease.id, self._ticket, arrived, reported)
+        self.tries.refuse(reported, *seen)
 
     async def arefused(self, lease: Lease, reported: ReportedLimit) -> None:
         """The async twin of `refused`."""

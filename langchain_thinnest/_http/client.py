@@ -167,6 +167,7 @@ def open_stream(
     admission = _admission(endpoint, policy)
 
     def send() -> Response:
+        # Twins differ: the garbage collector abandons sync streams alone.
         close_abandoned()
         lease = admission.enter()
         progress = Progress()
@@ -300,6 +301,7 @@ async def _aretried(
     return response
 
 
+# Twins differ: a task can be cancelled.
 def _send(client: httpx.Client, request: httpx.Request, endpoint: Endpoint) -> httpx.Response:
     return client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
 
@@ -324,6 +326,7 @@ async def _asend(
         raise
 
 
+# No twin: it closes what a cancelled task leaves.
 async def _given_up(task: asyncio.Future[httpx.Response], progress: Progress) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and task.exception() is None:

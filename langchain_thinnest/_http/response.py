@@ -127,7 +127,7 @@ class Response:
             return self._end(stalled(self._stall_timeout))
         began = time.monotonic()
         try:
-            data = await self._achunks.__anext__()
+            data = await anext(self._achunks)
         except StopAsyncIteration:
             if self._has_ended:
                 raise
@@ -146,6 +146,7 @@ class Response:
         self.waited = 0.0
         return reason
 
+    # Twins differ: a loop can end any read; sync code needs the socket for a deadline.
     def excerpt(self) -> bytes:
         """Read a refusal's body, up to a limit of bytes and time, and close it."""
         try:
@@ -177,6 +178,7 @@ class Response:
         finally:
             await self.aclose()
 
+    # Twins differ: see `excerpt`.
     def drain(self) -> None:
         """Read on to the body's end, if it comes soon, so that the connection can be reused.
 
@@ -204,6 +206,7 @@ class Response:
     def __enter__(self) -> Self:
         return self
 
+    # Twins differ: the garbage collector closes sync generators, at any point of the code.
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is GeneratorExit and not self._is_own:
             self._abandon()
@@ -221,7 +224,8 @@ class Response:
         if self._is_closed:
             return
         self._is_closed = True
-        # Nothing imported may be used here: at the interpreter's end it is gone.
+        # Twins differ: sync streams outlive a fork, and are closed at the interpreter's end.
+        # Nothing imported may be used here: it is gone by then.
         if self._connection_end is not None and not self._connection_end.alive:
             self._lease.end()
             return
@@ -270,6 +274,7 @@ class Response:
         else:
             await finish(self._aclose_given)
 
+    # No twin: it runs in a task of its own.
     async def _aclose_given(self) -> None:
         below = self._unread()
         if below is not None and not http11.is_clean(below):

@@ -216,6 +216,7 @@ class SharedAccount(Account):
         reply = self._wait_behind(question)
         if reply is None:
             future = self._submit(question)
+            # Twins differ: who awaits can be cancelled.
             try:
                 reply = self._seen(question, future.result(_ANSWER))
             except FutureTimeout:  # nobody's call may hang for the sake of limits
@@ -284,6 +285,7 @@ class SharedAccount(Account):
     def refused(
         self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
+        # Twins differ: who awaits can be cancelled.
         return self._refuse(lease, ticket, arrived, reported).result(_ANSWER)
 
     async def arefused(

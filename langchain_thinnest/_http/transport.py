@@ -80,6 +80,7 @@ class Connection(Generic[T]):
     def close(self: Connection[httpx.BaseTransport]) -> None:
         """Close it, whatever it is doing; in a forked child only the child's copy."""
         try:
+            # Twins differ: a loop does not outlive a fork.
             # A thread that the child does not have may hold the transport's lock.
             if self._process == os.getpid():
                 self.transport.close()
@@ -170,32 +171,39 @@ class Pool(httpx.BaseTransport):
                 whose connections `http11` cannot read are used once.
         """
         self._make = make
-        self._idle: _Idle[httpx.BaseTransport] = _Idle()
+        self.idle: _Idle[httpx.BaseTransport] = _Idle()
+        # Twins differ: a loop that is closed severs what it has; sync pools have no loop.
         # The registry of finalizers keeps what is idle, and closes it at the interpreter's
         # end, while there are modules to do it with.
-        weakref.finalize(self, _close_all, self._idle)
+        weakref.finalize(self, _close_all, self.idle)
 
     @override
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        connection, spent = self._idle.take()
-        for other in spent:
-            other.close()
+        connection, spent = self.idle.take()
         if connection is None:
             connection = Connection(self._make())
         _watch(connection, request)
         try:
+            if spent:
+                self.close_all(spent)
             response = connection.transport.handle_request(request)
         except BaseException:
-            connection.close()
+            self.close_all([connection])
             raise
-        body = _Body(response.stream, connection, self._idle)
+        # Twins differ: see `_Body`.
+        body = _Body(response.stream, connection, self.idle)
         response.stream = body
         response.extensions[END] = body.end
         return response
 
+    def close_all(self, connections: list[Connection[httpx.BaseTransport]]) -> None:
+        """Close connections."""
+        for connection in connections:
+            connection.close()
+
     @override
     def close(self) -> None:
-        _close_all(self._idle)
+        self.close_all(self.idle.all())
 
 
 def _watch(connection: Connection[Any], request: httpx.Request) -> None:
@@ -214,12 +222,14 @@ class _Body(httpx.SyncByteStream):
     """A response's body; closing it keeps a clean connection and closes any other."""
 
     def __init__(
+        # Twins differ: the async body needs to tell the pool what is lent no more.
         self,
         stream: Any,
         connection: Connection[httpx.BaseTransport],
         idle: _Idle[httpx.BaseTransport],
     ) -> None:
         self._stream = stream
+        # Twins differ: a loop closes its generators itself, and keeps what is lent.
         self._idle = idle
         # A garbage cycle may finalise a socket before the generator that reads from it. So
         # the registry of finalizers holds the connection, and closes it once the body is
@@ -228,8 +238,10 @@ class _Body(httpx.SyncByteStream):
         self._connection = connection
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._stream)
+        iterator: Iterator[bytes] = iter(self._stream)
+        return iterator
 
+    # Twins differ: closing can be cancelled there, and is done by the pool.
     @override
     def close(self) -> None:
         if self.end.detach() is None:
@@ -259,6 +271,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         if connection is None:
             connection = Connection(self._make())
         _watch(connection, request)
+        # Twins differ: see `__init__`.
         self.in_use.add(connection)
         try:
             if spent:
@@ -270,6 +283,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         response.stream = _AsyncBody(response.stream, connection, self)
         return response
 
+    # Twins differ: closing can be cancelled.
     async def close_all(self, connections: list[Connection[httpx.AsyncBaseTransport]]) -> None:
         """Close connections, whoever cancels the caller meanwhile."""
 
@@ -284,6 +298,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         await self.close_all(self.idle.all())
 
+    # No twin: see `__init__`.
     def sever(self) -> None:
         """Close all sockets: the loop is closed."""
         for connection in [*self.idle.all(), *self.in_use]:
@@ -405,6 +420,7 @@ class _OfLoop:
     def keep(self, end: AsyncGenerator[None, None]) -> None:
         """Do nothing: the timer that holds this never fires."""
 
+    # No twin: sync clients are the process's.
     async def close_at_the_end(self) -> AsyncGenerator[None, None]:
         """Wait, and close what is idle when the loop ends its generators."""
         try:
@@ -418,6 +434,7 @@ class _OfLoop:
             pool.sever()
 
 
+# Twins differ: async connections belong to a loop, sync ones to the process.
 class _AsyncClients:
     """The async twin of `_Clients`: each event loop has its own."""
 
