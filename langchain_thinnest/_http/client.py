@@ -173,7 +173,7 @@ def open_stream(
         progress = Progress()
         request: httpx.Request | None = None
         try:
-            client = endpoint.client or CLIENTS.get(endpoint.base_url, endpoint.transport)
+            client = _client_for(endpoint)
             request = endpoint.request(client, body, progress)
             response = _send(client, request, endpoint)
         except BaseException as error:
@@ -219,7 +219,9 @@ async def aopen_stream(
         progress = Progress()
         request: httpx.Request | None = None
         try:
-            client = endpoint.async_client or ASYNC_CLIENTS.get(endpoint.base_url)
+            client = endpoint.async_client or ASYNC_CLIENTS.get(
+                endpoint.base_url, endpoint.transport
+            )
             request = endpoint.request(client, body, progress)
             response = await _asend(client, request, endpoint)
         except BaseException as error:
@@ -299,6 +301,14 @@ async def _aretried(
     retrying = AsyncRetrying(**_retrying(admission), before_sleep=on_retry)
     response: Response = await retrying(again)
     return response
+
+
+def _client_for(endpoint: Endpoint) -> httpx.Client:
+    return endpoint.client or CLIENTS.get(endpoint.base_url, endpoint.transport)
+
+
+def _aclient_for(endpoint: Endpoint) -> httpx.AsyncClient:
+    return endpoint.async_client or ASYNC_CLIENTS.get(endpoint.base_url, endpoint.transport)
 
 
 # Twins differ: a task can be cancelled.

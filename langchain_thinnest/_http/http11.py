@@ -24,7 +24,7 @@ _INWARDS = ("_stream", "_connection", "_httpcore_stream")
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-def connection_of(stream: object) -> Below | None:
+def connection_of(stream: object) -> Any:
     """Find the HTTP/1.1 connection below a response's stream; `None` if there is none."""
     inner: Any = stream
     for _ in range(12):
@@ -35,7 +35,7 @@ def connection_of(stream: object) -> Below | None:
         else:
             if hasattr(inner, "_h11_state") and hasattr(inner, "_network_stream"):
                 return HttpcoreConnection(inner)
-            return inner if hasattr(inner, "read_on") else None
+            return inner if hasattr(inner, "is_over") else None
     return None
 
 
@@ -47,25 +47,6 @@ class Below(Protocol):
 
     def socket(self) -> Any:
         """Find its socket, which has the methods of `Socket`; `None` if it has none."""
-
-    def read_on(self, seconds: float, most: int = 0) -> bytes:
-        """Read a body on, to its end if that comes in time.
-
-        Whatever iterates over its body must not go on after.
-
-        Args:
-            seconds: The longest time that this may take.
-            most: How many bytes of the body are wanted; the rest is dropped.
-
-        Returns:
-            The bytes that are wanted, as far as they came.
-        """
-
-    def close(self) -> None:
-        """Close it; for a sync connection."""
-
-    async def aclose(self) -> None:
-        """Close it; for an async connection."""
 
 
 class HttpcoreConnection:
@@ -100,6 +81,17 @@ class HttpcoreConnection:
         await self.connection.aclose()
 
     def read_on(self, seconds: float, most: int = 0) -> bytes:
+        """Read a body on, to its end if that comes in time; for a sync connection.
+
+        Whatever iterates over its body must not go on after.
+
+        Args:
+            seconds: The longest time that this may take.
+            most: How many bytes of the body are wanted; the rest is dropped.
+
+        Returns:
+            The bytes that are wanted, as far as they came.
+        """
         body = _Rest(self.connection, seconds, most)
         network = self.connection._network_stream  # noqa: SLF001
         with contextlib.suppress(*_failures()):

@@ -13,6 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 from typing_extensions import Self
@@ -197,7 +198,7 @@ class Response:
                 async for _ in self._achunks:
                     pass
 
-    def _unread(self) -> http11.Below | None:
+    def _unread(self) -> Any:
         """Return the connection while the body is being read; httpx releases it at the end."""
         if self._response.is_closed:
             return None

@@ -30,6 +30,7 @@ from langchain_thinnest._http import http11
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.environment import proxy_for, tls_context
 from langchain_thinnest._http.progress import PROGRESS, Progress
+from langchain_thinnest.errors import ThinnestRequestError
 
 END = "langchain_thinnest.end"  # that of a response: `alive` until its connection is closed
 _IDLE_SECONDS = 4.0  # servers close an idle connection after 5 s, often in this very moment
@@ -104,6 +105,8 @@ class Connection(Generic[T]):
             return
         for network in self.networks:
             _sever(network)
+        if hasattr(self.transport, "sever"):
+            self.transport.sever()
 
 
 def _sever(network: Any) -> None:
@@ -378,6 +381,20 @@ def _new_transport(base_url: str, kind: str) -> httpx.BaseTransport:
     return httpx.HTTPTransport(**_transport_options(url))
 
 
+def _new_async_transport(base_url: str, kind: str) -> httpx.AsyncBaseTransport:
+    url = httpx.URL(base_url)
+    if kind == "fast" and proxy_for(url) is None:
+        try:
+            from langchain_thinnest._http.fast_async import AsyncFastTransport
+        except ImportError as error:
+            raise ThinnestRequestError(
+                'transport="fast" needs the extra `fast` for async calls: '
+                'pip install "langchain-thinnest[fast]". The message was not sent.'
+            ) from error
+        return AsyncFastTransport(url)
+    return httpx.AsyncHTTPTransport(**_transport_options(url))
+
+
 class _Clients:
     """The process's own clients for sync calls."""
 
@@ -406,15 +423,14 @@ class _OfLoop:
     """
 
     def __init__(self) -> None:
-        self._by_url: dict[str, tuple[httpx.AsyncClient, AsyncPool]] = {}
+        self._clients: dict[tuple[str, str], tuple[httpx.AsyncClient, AsyncPool]] = {}
 
-    def get(self, base_url: str) -> httpx.AsyncClient:
-        held = self._by_url.get(base_url)
+    def get(self, base_url: str, kind: str) -> httpx.AsyncClient:
+        held = self._clients.get((base_url, kind))
         if held is None:
-            url = httpx.URL(base_url)
-            pool = AsyncPool(lambda: httpx.AsyncHTTPTransport(**_transport_options(url)))
+            pool = AsyncPool(lambda: _new_async_transport(base_url, kind))
             held = _AsyncClient(transport=pool), pool
-            self._by_url[base_url] = held
+            self._clients[base_url, kind] = held
         return held[0]
 
     def keep(self, end: AsyncGenerator[None, None]) -> None:
@@ -426,11 +442,11 @@ class _OfLoop:
         try:
             yield
         finally:
-            for _, pool in self._by_url.values():
+            for _, pool in self._clients.values():
                 await pool.aclose()
 
     def __del__(self) -> None:
-        for _, pool in self._by_url.values():
+        for _, pool in self._clients.values():
             pool.sever()
 
 
@@ -443,8 +459,8 @@ class _AsyncClients:
             asyncio.AbstractEventLoop, weakref.ref[_OfLoop]
         ] = weakref.WeakKeyDictionary()
 
-    def get(self, base_url: str) -> httpx.AsyncClient:
-        """The running loop's client for a base URL."""
+    def get(self, base_url: str, kind: str) -> httpx.AsyncClient:
+        """The running loop's client for a base URL and a kind of transport."""
         loop = asyncio.get_running_loop()
         known = self._of_loops.get(loop)
         own = known() if known is not None else None
@@ -456,7 +472,7 @@ class _AsyncClients:
                 end.__anext__().send(None)
             # A context of its own: that of the caller would be kept as long.
             loop.call_later(_NEVER, own.keep, end, context=Context())
-        return own.get(base_url)
+        return own.get(base_url, kind)
 
 
 _NEVER = 3600.0 * 24 * 365 * 30  # seconds
