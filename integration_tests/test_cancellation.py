@@ -195,7 +195,7 @@ async def timeout(call: Coroutine[Any, Any, None], reached: Reached) -> None:
         await reached()
         limit.reschedule(0)
 
-    with pytest.raises(asyncio.TimeoutError):
+    with pytest.raises(asyncio.TimeoutError):  # noqa: PT012
         async with asyncio.timeout(None) as limit:  # type: ignore[attr-defined]
             watcher = asyncio.ensure_future(run_out())
             await call
