@@ -199,7 +199,7 @@ class WireServer:
                     break
         self._open.discard(connection)
 
-    def _do(self, connection: socket.socket, step: Step) -> bool:
+    def _do(self, connection: socket.socket, step: Step) -> bool:  # noqa: C901
         """Do one step, and say whether the connection lives on."""
         if isinstance(step, bytes):
             connection.sendall(step)
