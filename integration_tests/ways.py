@@ -135,4 +135,5 @@ def in_each_at_once(check: Callable[[Way], object], ways: Sequence[Way] = ()) ->
     failed = {way.__name__: error for way, its in checks if (error := its.exception())}
     for name, error in failed.items():
         print(f"{name}: {error!r}")
+    for error in failed.values():
         raise error
