@@ -79,7 +79,7 @@ class Admission:
         self._came: float | None = None
         self._own = 0
         self._since = 0.0
-        self._began = time.monotonic()
+        self._began = account.clock()
 
     def enter(self) -> Lease:
         """Wait until the request may go out.
@@ -141,7 +141,7 @@ class Admission:
         """Say once, before the wait that makes it long, that the server cannot be reached."""
         if self.tries.are_over or not self.tries.policy.should_retry(error):
             return
-        now = time.monotonic()
+        now = self._account.clock()
         will_be = now - self._began + self.tries.delay(error)
         if (
             will_be >= _TELL_UNREACHABLE_AFTER
@@ -164,7 +164,7 @@ class Admission:
         opened = [lease for ref in _opened.get() if (lease := ref()) and lease.is_open]
         own.update(lease.id for lease in opened if lease.account is self._account)
         self._own = len(own)
-        self._since = time.monotonic()
+        self._since = self._account.clock()
         return Lease(self._account, (thread, is_task))
 
     def _question(self, lease: Lease) -> Question:
@@ -185,7 +185,7 @@ class Admission:
             raise self._full()
         if not self.tries.policy.allows(reply.closed):
             raise _closed(reply.closed)
-        now = time.monotonic()
+        now = self._account.clock()
         if now - self._since > _TELL_AFTER and now - self._account.told > _TELL_AGAIN:
             self._account.told = now
             logger.info("Calls have waited for %.0f s: %s", _TELL_AFTER, self._why(reply))

@@ -144,10 +144,10 @@ class Limits:
                 self.left -= 1  # the server may have counted it
         self.tickets = [ticket for ticket in self.tickets if ticket[1] not in gone]
 
-    def renew(self, leases: list[str], now: float) -> None:
+    def renew(self, leases: list[str], now: float, lasts: float = LEASE) -> None:
         """Streams are still open."""
         self._advance(now)
-        self.leases.update(dict.fromkeys(leases, now + LEASE))
+        self.leases.update(dict.fromkeys(leases, now + lasts))
 
     def _requests(self, now: float) -> float:
         """Requests that the window has left."""

@@ -41,7 +41,11 @@ class LeaseRef(weakref.ref[Any]):
 
 
 class Account(ABC):
-    """The limits of one endpoint and key, as calls of this process see them."""
+    """The limits of one endpoint and key, as calls of this process see them.
+
+    Attributes:
+        clock: What time it is for these calls, in seconds.
+    """
 
     def __init__(self, on_drop: Callable[[Any], None]) -> None:
         """Begin with no call.
@@ -54,7 +58,8 @@ class Account(ABC):
         self._held: dict[str, tuple[LeaseRef, Owner]] = {}
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count()
-        self.used = time.monotonic()
+        self.clock: Callable[[], float] = time.monotonic
+        self.used = self.clock()
         self.told = -math.inf  # when it was logged that calls wait
         self.unreachable = -math.inf  # when it was logged that no connection can be made
 
@@ -81,7 +86,7 @@ class Account(ABC):
     @property
     def is_idle(self) -> bool:
         """Whether nobody has used it for a while."""
-        return not self._held and time.monotonic() - self.used > _KEEP
+        return not self._held and self.clock() - self.used > _KEEP
 
     @abstractmethod
     def ask(self, question: Question) -> Reply:
@@ -153,7 +158,7 @@ class MemoryAccount(Account):
         self._ended.append(id_)
 
     def _now(self) -> float:
-        self.used = now = time.monotonic()
+        self.used = now = self.clock()
         if self._ended:
             ids = []
             while self._ended:
@@ -182,7 +187,7 @@ class _Accounts:
                     self._sweep()
                     account = _new_account(base_url, key, shared)
                     self.by_key[base_url, key, shared] = account
-        account.used = time.monotonic()
+        account.used = account.clock()
         return account
 
     def _sweep(self) -> None:
