@@ -78,6 +78,9 @@ ERRORS_COUNT = (
     "            if not self.is_over:\n                raise\n\n",
     "            raise\n\n",
 )
+_IS_STALLED = (
+    "        if self._stall_timeout is not None and self.waited > self._stall_timeout:\n"
+)
 ON_JSON = [
     Break(
         "JSON is no answer",
@@ -722,8 +725,8 @@ BREAKS = [
         Break(
             f"heartbeats are events ({way})",
             RESPONSE,
-            f"    {head}:\n        if self._stall_timeout is not None and self.waited >",
-            f"    {head}:\n        if self._stall_timeout is not None and 0 * self.waited >",
+            f"    {head}:\n{_IS_STALLED}",
+            f"    {head}:\n{_IS_STALLED}".replace("> ", "> 10 * "),
             ["heartbeats and nothing else, for longer than stall_timeout"],
         )
         for way, head in (

@@ -59,7 +59,7 @@ class Call:
 
 
 def ignore(_: Piece) -> None:
-    """The view of who wants the whole message alone."""
+    """A view that makes nothing: for callers that want the whole message alone."""
 
 
 def read(
@@ -149,7 +149,7 @@ async def aread(
 
 
 def _begin(call: Call, response: Response) -> None:
-    """Note what is known once the answer has begun."""
+    """Record what the head of the response says."""
     call.answer.rate_limit = response.rate_limit
     call.answer.request_id = response.request_id
     if response.is_json:
@@ -159,20 +159,20 @@ def _begin(call: Call, response: Response) -> None:
 
 
 async def aclose(pieces: AsyncGenerator[Any, None]) -> None:
-    """Close what `aread` gave, unless somebody is at it: the hook for what is collected."""
+    """Close a generator of `aread`, unless it is running."""
     if not getattr(pieces, "ag_running", False):
         await pieces.aclose()
 
 
 class ClosedWithItsTask:
-    """Sees to it that pieces are closed, once the task that reads them is over at the latest.
+    """Closes pieces at the latest when the task that reads them is done.
 
     The framework's task for a v3 stream may be cancelled between two events. It leaves them
     to the garbage collector then, which may take its time.
     """
 
     def __init__(self, pieces: AsyncGenerator[Any, None]) -> None:
-        """Take what the current task is going to read."""
+        """Take the pieces that the current task will read."""
         self._pieces = pieces
         self._task: asyncio.Task[Any] | None = None
 
@@ -197,7 +197,7 @@ _closing: set[asyncio.Task[None]] = set()  # asyncio refers to tasks only weakly
 
 @contextlib.contextmanager
 def _explained(call: Call) -> Iterator[None]:
-    """Give an error of the stream the message so far, and take the key from its words."""
+    """Add the partial message to stream errors, and mask the key in their text."""
     try:
         yield
     except ThinnestStreamError as error:

@@ -70,7 +70,7 @@ def _shared_limits_from_env() -> SecretStr | None:
 
 
 class ThinnestFields(BaseChatModel):
-    """What can be set on a `ChatThinnest`."""
+    """The fields of `ChatThinnest`, and how they are checked."""
 
     agent_id: str = Field(
         alias="model", default_factory=_agent_from_env, validate_default=True
@@ -188,7 +188,7 @@ class ThinnestFields(BaseChatModel):
         return {name: value for name, value in given.items() if value is not None}
 
     def _unpicklable(self) -> dict[str, Any]:
-        """What no other process can have; a limiter that counts elsewhere can go along."""
+        """Return the fields that cannot be pickled."""
         bound = self._bound_to_this_process()
         try:
             pickle.dumps(bound.get("rate_limiter"))
@@ -402,7 +402,7 @@ def _advice(name: str, model: type[BaseChatModel]) -> str:
 
 
 def without_inputs(error: ValidationError, model: type[BaseChatModel]) -> ValidationError:
-    """The same error without the inputs, among which the key may be."""
+    """Copy an error without its inputs, since the key may be among them."""
     details: list[InitErrorDetails] = []
     for item in error.errors(include_input=False, include_url=False):
         said = item["msg"]

@@ -433,7 +433,7 @@ class ChatThinnest(ThinnestBinding):
     def _begin(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> Call:
-        """Make the call, all of it checked: nothing is sent if anything is wrong."""
+        """Check everything and make the call; nothing is sent if anything is wrong."""
         _warn_unused(kwargs)
         session_id, request_metadata = self._context(kwargs)
         if session_id is not None:
@@ -506,7 +506,7 @@ class ChatThinnest(ThinnestBinding):
     def _for_call(
         self, config: RunnableConfig | None, kwargs: dict[str, Any]
     ) -> tuple[RunnableConfig, dict[str, Any]]:
-        """Carry over from the config what the framework does not hand to `_generate`."""
+        """Take from the config what the framework does not pass to `_generate`."""
         config = ensure_config(config)
         configurable = config.get("configurable") or {}
         session_id = kwargs.get("session_id")
@@ -519,7 +519,7 @@ class ChatThinnest(ThinnestBinding):
         return config, {**kwargs, _CONTEXT: context}
 
     def _context(self, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """The session and the metadata of a call: argument, config, field, in this order."""
+        """Return session and metadata of a call: from its arguments, config, or fields."""
         if _CONTEXT not in kwargs:  # called by `generate`, which has no config argument
             kwargs = self._for_call(None, kwargs)[1]
         session_id, request_metadata = kwargs[_CONTEXT]
@@ -529,7 +529,7 @@ class ChatThinnest(ThinnestBinding):
         )
 
     def _cacheable(self, kwargs: dict[str, Any]) -> Self:
-        """This model, without a cache where the answer depends on a session's memory."""
+        """Return this model, without its cache if the call has a session."""
         if self.cache is False or (self.cache is None and get_llm_cache() is None):
             return self
         if self._context(kwargs)[0] is None:
@@ -538,7 +538,7 @@ class ChatThinnest(ThinnestBinding):
 
 
 class _AsyncStream(AsyncIterator[AIMessageChunk]):
-    """What `astream` gives: the framework's generator, closed from the inside out.
+    """The framework's generator, as `astream` returns it; the inner one is closed first.
 
     The framework's generator does not close the model's, so that the connection would live,
     and the tool runs stay open, until the garbage collector comes by.
@@ -568,7 +568,7 @@ def _result(call: Call) -> ChatResult:
 def _run_fields(
     config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager
 ) -> dict[str, Any]:
-    """What the model's run will be, for `_stream`, which the framework does not tell.
+    """Return the fields of the model's run, which the framework does not pass to `_stream`.
 
     The callbacks are configured here, once, and handed on by the config: the framework then
     finds them configured. The run's id is fixed here too, for tool runs to be its children.
@@ -591,7 +591,7 @@ def _run_fields(
 
 
 def _public(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments as traces and cache keys may show them."""
+    """Return the arguments that traces and cache keys may show."""
     shown = {key: value for key, value in kwargs.items() if key not in _PRIVATE}
     session_id, request_metadata = kwargs.get(_CONTEXT, (None, None))
     if session_id is not None:
@@ -621,7 +621,7 @@ _LONG_NAMES = sorted(name for name in _CALL_ARGUMENTS if len(name) >= 8)
 
 
 def _is_near(name: str, known: str) -> bool:
-    """Whether at most two letters differ: changed, left out, or put in."""
+    """Whether the edit distance is at most two."""
     if abs(len(name) - len(known)) > 2:
         return False
     row = list(range(len(known) + 1))

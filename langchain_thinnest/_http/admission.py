@@ -1,4 +1,4 @@
-"""One call's way through the limits: its ticket, its leases and its waiting, sync and async.
+"""How one call waits for the limits: its ticket, its leases, its sleeping; sync and async.
 
 A caller asks, sleeps by the clock for a short time, and asks again; `limits.py` has the rules,
 `store.py` the numbers. Whatever interrupts a call, its ticket and its lease are given back by
@@ -50,7 +50,7 @@ class Lease:
         self.id = account.hold(self, owner)
 
     def end(self) -> None:
-        """The stream is closed, or was never opened."""
+        """Release the lease: the stream is closed, or was never opened."""
         self.is_open = False
         self.account.release(self.id)
 
@@ -62,7 +62,7 @@ _opened: ContextVar[tuple[weakref.ref[Lease], ...]] = ContextVar("opened", defau
 
 
 class Admission:
-    """What one call needs to pass the limits, with all its tries."""
+    """One call at the limits, with all its tries."""
 
     def __init__(self, account: Account, policy: RetryPolicy, max_streams: int | None) -> None:
         """Begin a call.
@@ -114,7 +114,7 @@ class Admission:
             raise
 
     def refused(self, lease: Lease, reported: ReportedLimit) -> None:
-        """The server refused the request by a limit. The call keeps its place in the order."""
+        """Record that a limit refused the request. The call keeps its position."""
         self.tries.refuse(
             reported, *self._account.refused(lease.id, self._ticket, self._arrived, reported)
         )
@@ -126,11 +126,11 @@ class Admission:
         self.tries.refuse(reported, *seen)
 
     def accepted(self, lease: Lease, reported: ReportedLimit) -> None:
-        """The server answers."""
+        """Record that the server answered."""
         self._account.accepted(lease.id, reported)
 
     def failed(self, error: ThinnestError) -> ThinnestError:
-        """A try has failed: count it, and say whether it was one beside its own stream."""
+        """Count a failed try, and explain a refusal beside a stream of the caller's own."""
         if not isinstance(error, ThinnestRateLimitError):
             self.tries.fail()
         elif self._own_streams:
@@ -140,7 +140,7 @@ class Admission:
         return error
 
     def _log_unreachable(self, error: ThinnestError) -> None:
-        """Say once, before the wait that makes it long, that the server cannot be reached."""
+        """Log once that the server cannot be reached, before a wait gets long."""
         if self.tries.are_over or not self.tries.policy.should_retry(error):
             return
         now = time.monotonic()
@@ -153,7 +153,7 @@ class Admission:
             logger.info("%s Trying again, for some seconds more.", error)
 
     def leave(self) -> None:
-        """The call asks no more."""
+        """End the call: it will ask no more."""
         self._account.release(self._ticket)
 
     def _begin(self, *, is_task: bool) -> Lease:
@@ -176,7 +176,7 @@ class Admission:
         )
 
     def _next_sleep(self, reply: Reply, lease: Lease) -> float:
-        """The seconds to sleep, 0 to go; an error if the wait would be too long."""
+        """Return the seconds to sleep, or 0 to send; raise if the wait would be too long."""
         self._arrived = reply.arrived
         if reply.is_admitted:
             lease.is_open = True

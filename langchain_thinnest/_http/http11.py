@@ -81,11 +81,11 @@ class Socket:
             inner = getattr(inner, "_stream", None) or getattr(inner, "transport_stream", None)
 
     def is_below(self, connection: Any) -> bool:
-        """Whether the connection has not got another one meanwhile."""
+        """Whether this is still the connection's socket."""
         return getattr(connection, "_network_stream", None) is self._network
 
     def is_quiet(self) -> bool:
-        """Whether nothing came in, not even the end, that was not read."""
+        """Whether there is nothing to read, not even the end of the connection."""
         if self._tls is not None and self._tls.pending():
             return False
         if any(bio.pending for bio in self._bios):
@@ -145,7 +145,7 @@ class _Rest:
         self._state.receive_data(data)
 
     def seconds_to_read(self) -> float | None:
-        """How long the next read may take; `None` if there is nothing more to read for."""
+        """Return how long the next read may take; `None` to stop reading."""
         import h11
 
         while (left := self._give_up - time.monotonic()) > 0:

@@ -29,7 +29,7 @@ PACE = 0.003  # seconds of sleep for each place that a ticket is behind
 LONGEST_SLEEP = 1.0
 LIVE = 2.0  # seconds without asking, after which a ticket counts no more
 LEASE = 25.0  # seconds after which a lease ends that is not renewed, in shared stores
-BELIEF = 60.0  # seconds after which one request asks whether the server's word still holds
+BELIEF = 60.0  # seconds after which one request checks whether a reported limit still holds
 MARGIN = 0.05  # seconds after a reset
 _REFRESH = 0.5  # seconds between two writes of a waiting ticket's time
 _UNANSWERED = 5.0  # seconds for which a request without an answer holds others back
@@ -39,7 +39,7 @@ _PATIENCE, _MOST_PATIENCE = 10.0, 160.0
 
 @dataclass
 class Limits:
-    """What is known of one endpoint and key; see the top of the file."""
+    """Rate-limit state for one endpoint and API key; see the top of the file."""
 
     at: float = 0.0  # the time of the last call
     swept: float = 0.0
@@ -49,11 +49,11 @@ class Limits:
     window_ends: float = 0.0  # the window's end, by our clock
     reported_at: float = 0.0  # when the server told of it
     max_streams: int | None = None  # streams at once, as learned
-    peak: int = 0  # streams answered and open at once, since the last lesson
+    peak: int = 0  # streams answered and open at once, since `learned_at`
     learned_at: float = -1.0  # when `max_streams` changed last
     patience: float = _PATIENCE  # seconds, or answers for each stream, before it rises
-    since: int = 0  # answers since the last lesson
-    is_rising: bool = False  # `most` is more than was ever answered at once
+    since: int = 0  # answers since `learned_at`
+    is_rising: bool = False  # `max_streams` is more than was ever answered at once
     accepts: int = 0
     refusals: int = 0  # in a row
     row_began: float = 0.0  # when the row began
@@ -63,7 +63,7 @@ class Limits:
     is_changed: bool = True  # by the last call, beyond what time alone changes
 
     def ask(self, question: Question, now: float, lasts: float = inf) -> Reply:
-        """Ask whether a request may go out; if so, its lease is booked for so many seconds."""
+        """Decide whether a request may go out now; if so, book its lease."""
         ticket, arrived, lease, max_streams, own_streams, waits = question
         self._advance(now)
         arrived = now if arrived is None else min(arrived, now)
@@ -99,14 +99,14 @@ class Limits:
         return Reply(False, sleep, closed, arrived, self.accepts)
 
     def accepted(self, lease: str, reported: ReportedLimit, now: float) -> None:
-        """The server answers a request."""
+        """Record that the server answered a request."""
         self._advance(now)
         sent = self.unanswered.pop(lease, self.reported_at)
         self.accepts, self.since, self.refusals = self.accepts + 1, self.since + 1, 0
         answered = len(self.leases) - len(self.unanswered)
         self.peak = max(self.peak, answered)
         if self.max_streams is not None and answered >= self.max_streams:
-            if self.is_rising:  # the server takes more than it was thought to
+            if self.is_rising:  # the server takes more than was learned
                 self.patience, self.is_rising = max(1.0, self.patience / 2), False
             enough = self.since >= self.patience * self.max_streams
             if answered > self.max_streams or enough or now - self.learned_at >= self.patience:
@@ -116,7 +116,7 @@ class Limits:
     def refused(
         self, lease: str, ticket: str, arrived: float, reported: ReportedLimit, now: float
     ) -> tuple[int, int, float]:
-        """The server refuses a request by a limit; the caller keeps its place in the order.
+        """Record that a limit refused a request; the caller keeps its position in the queue.
 
         Returns requests taken so far, refusals since the last of them, and their seconds.
         """
@@ -147,7 +147,7 @@ class Limits:
         return self.accepts, self.refusals, now - self.row_began
 
     def end(self, ids: list[str], now: float) -> None:
-        """Streams are closed, or callers ask no more: take leases and tickets away."""
+        """Remove leases of closed streams, and tickets of callers that stopped asking."""
         self._advance(now)
         ended = set(ids)
         for lease in ended & self.leases.keys():
@@ -157,12 +157,12 @@ class Limits:
         self.tickets = [ticket for ticket in self.tickets if ticket[1] not in ended]
 
     def renew(self, leases: list[str], now: float) -> None:
-        """Streams are still open."""
+        """Extend the leases of streams that are still open."""
         self._advance(now)
         self.leases.update(dict.fromkeys(leases, now + LEASE))
 
     def _requests(self, now: float) -> float:
-        """Requests that the window has left."""
+        """Return how many requests the window still allows."""
         if self.remaining is None:
             return inf
         remaining, since = self.remaining, 0.0
@@ -173,7 +173,7 @@ class Limits:
         return remaining - sum(sent >= since for sent in self.unanswered.values())
 
     def _streams(self, now: float, max_streams: int | None) -> float:
-        """Streams that may be opened beside those that are open."""
+        """Return how many more streams may be opened."""
         if max_streams is None:
             max_streams = self.max_streams
         if max_streams is not None:
@@ -214,7 +214,7 @@ class Limits:
             self.remaining = min(self.remaining, reported.remaining)
 
     def _advance(self, now: float) -> None:
-        """Move to `now`, and drop what is over."""
+        """Set the time, and drop expired tickets and leases."""
         if now < self.at - 1.0:  # the clock was set back: no time above means anything
             vars(self).update(vars(Limits()))
         self.at, self.is_changed = now, True

@@ -80,7 +80,7 @@ class Response:
         self._has_ended = False
         self._is_closed = False
         self._stall_timeout = stall_timeout
-        # The head is here: nothing more is asked of the trace, which costs time.
+        # The head has arrived: the trace is not needed any more, and costs time.
         response.request.extensions.pop("trace", None)
         self._limits_read = stall_timeout is not None and _limit_reads(response, stall_timeout)
         # Without a Content-Encoding the stream's bytes are the body, and cheaper to come by.
@@ -137,7 +137,7 @@ class Response:
         return reason
 
     def excerpt(self) -> bytes:
-        """Read what there is of a refusal's body, up to a limit, and close it."""
+        """Read a refusal's body, up to a limit of bytes and time, and close it."""
         try:
             if (connection := self._unread()) is not None:
                 raw = http11.read_on(connection, _EXCERPT_SECONDS, _ERROR_BODY_BYTES)
@@ -186,7 +186,7 @@ class Response:
                     pass
 
     def _unread(self) -> Any:
-        """The connection, as long as it is this body's: httpx gives it back at its end."""
+        """Return the connection while the body is being read; httpx releases it at the end."""
         if self._response.is_closed:
             return None
         return http11.connection_of(self._response.stream)
@@ -223,7 +223,7 @@ class Response:
         self._response.close()
 
     def _drop_excess(self) -> None:
-        """Keep a connection with unread bytes from the next call of the caller's client."""
+        """Close a connection with unread bytes, so that the client does not reuse it."""
         if self._is_own:
             return
         connection = self._unread()
@@ -231,7 +231,7 @@ class Response:
             connection.close()
 
     def _abandon(self) -> None:
-        """Shut the connection now, and tell the caller's client of it at the next call.
+        """Shut the connection now, and close the response at the next call.
 
         A generator that nobody reads on is closed by the garbage collector, which may run
         anywhere: also in a thread that holds the lock of the client's pool.
@@ -270,7 +270,7 @@ class Response:
 
 
 def _limit_reads(response: httpx.Response, stall_timeout: float) -> bool:
-    """Have no read of the body take longer; say whether that changes anything.
+    """Cap the read timeout of the body; return whether that changed it.
 
     httpx's transport looks at the request's timeouts once for the head and once for the body.
     """
@@ -285,7 +285,7 @@ def _limit_reads(response: httpx.Response, stall_timeout: float) -> bool:
 
 
 def _decoded(response: httpx.Response, raw: bytes) -> bytes:
-    """A refusal's body without its compression; empty if that is broken."""
+    """Decompress a refusal's body; empty if that fails."""
     encoding = response.headers.get("content-encoding")
     if encoding is None:
         return raw
@@ -300,6 +300,6 @@ _abandoned: deque[Response] = deque()
 
 
 def close_abandoned() -> None:
-    """Tell callers' clients of the streams that were abandoned since the last call."""
+    """Close the responses that were abandoned since the last call."""
     while _abandoned:
         _abandoned.popleft().close()

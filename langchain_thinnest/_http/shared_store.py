@@ -46,7 +46,7 @@ _NAME = "langchain-thinnest-limits"
 
 
 class _Request(NamedTuple):
-    """What a caller asks of the thread."""
+    """Work for the store's thread."""
 
     future: Future[Any]
     name: str
@@ -80,7 +80,7 @@ def _renew(leases: list[str], limits: Limits, now: float) -> None:
 
 
 class SharedStore:
-    """A store, and the thread that talks to it."""
+    """A store, and the one thread of this process that uses it."""
 
     def __init__(self, backend: Backend) -> None:
         """Use a backend; the thread begins with the first call."""
@@ -97,14 +97,14 @@ class SharedStore:
     def submit(
         self, name: str, op: Op[T], *, is_read: bool = False, **lease: Any
     ) -> Future[T]:
-        """Have the thread do something with a state."""
+        """Queue a change of a state for the thread."""
         future: Future[T] = Future()
         self.queue.put(_Request(future, name, op, is_read, **lease))
         self.ensure_thread()
         return future
 
     def ensure_thread(self) -> None:
-        """Begin the thread, unless it runs."""
+        """Start the thread, unless it is running."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -112,7 +112,7 @@ class SharedStore:
                     self._thread.start()
 
     def finish(self) -> None:
-        """Do what is left to do, for a while, and close the connection."""
+        """Work off the queue, for a limited time, and close the connection."""
         thread = self._thread
         if thread is not None:
             self.queue.put(None)
@@ -139,7 +139,7 @@ class SharedStore:
                 self._renew()
 
     def _do_all(self, items: list[Any]) -> bool:
-        """Do things in order; neighbours that change the same state do so in one step."""
+        """Work in order; neighbours that change the same state share one transaction."""
         for (name, is_read), group in groupby(map(self._request, filter(None, items)), _state):
             requests = [it for it in group if it.future.set_running_or_notify_cancel()]
             ops = [request.op for request in requests]
@@ -159,7 +159,7 @@ class SharedStore:
         return None in items
 
     def _request(self, item: Any) -> _Request:
-        """What is to be done: a request as it is, or the end of a lease or ticket."""
+        """Turn an item of the queue into a request: some are just ended leases or tickets."""
         if isinstance(item, _Request):
             return item
         account: Any = item.account if isinstance(item, LeaseRef) else item[0]
@@ -198,10 +198,10 @@ class SharedStore:
 
 
 class SharedAccount(Account):
-    """Numbers in a store that other processes use too."""
+    """State in a store that other processes use too."""
 
     def __init__(self, store: SharedStore, base_url: str, key: SecretStr) -> None:
-        """Use a store; it sees of the key no more than a hash."""
+        """Use a store, which gets only a hash of the key."""
         super().__init__(store.queue.put)
         whose = f"{base_url}\0{key.get_secret_value()}".encode()
         self.name = hashlib.sha256(whose).hexdigest()
@@ -239,7 +239,7 @@ class SharedAccount(Account):
         )
 
     def _wait_behind(self, question: Question) -> Reply | None:
-        """Where a ticket is not among the first of this process, it need not ask the store."""
+        """Answer without the store, unless the ticket is among the first of this process."""
         if question.own_streams or not question.waits:
             return None
         now = time.monotonic()
@@ -305,7 +305,7 @@ class SharedAccount(Account):
         self._store.queue.put((self, id_))
 
     def ended(self, id_: str) -> None:
-        """A lease or a ticket has ended; the store's thread says so."""
+        """Forget a lease or a ticket; called by the store's thread."""
         self._held.pop(id_, None)
         self._leave(id_)
 
@@ -314,7 +314,7 @@ _stores: dict[tuple[int, str], SharedStore] = {}  # by process and URL
 
 
 def store_at(url: str) -> SharedStore:
-    """This process's store at a URL. After a fork, the parent's is kept and not touched."""
+    """Return this process's store for a URL; after a fork, a new one."""
     name = (os.getpid(), url)
     store = _stores.get(name)
     if store is None:

@@ -33,7 +33,7 @@ _SWEEP = 60.0
 
 
 class LeaseRef(weakref.ref[Any]):
-    """Tells of a lease that nobody holds any more."""
+    """A weak reference that reports when its lease was dropped."""
 
     __slots__ = ("account", "id")
     account: Account
@@ -41,7 +41,7 @@ class LeaseRef(weakref.ref[Any]):
 
 
 class Account(ABC):
-    """The limits of one endpoint and key, as calls of this process see them."""
+    """Rate-limit state for one endpoint and API key, as calls of this process use it."""
 
     def __init__(self, on_drop: Callable[[Any], None]) -> None:
         """Begin with no call.
@@ -65,14 +65,14 @@ class Account(ABC):
         return f"{self._prefix}{next(self._numbers):012d}"
 
     def hold(self, lease: object, owner: Owner) -> str:
-        """Take note of a lease, which is to end when nobody holds it any more."""
+        """Register a lease, so that it ends at the latest when it is garbage-collected."""
         ref = LeaseRef(lease, self._on_drop)
         ref.account, ref.id = self, self.new_id()
         self._held[ref.id] = (ref, owner)
         return ref.id
 
     def held_by(self, thread: int, *, by_tasks: bool) -> list[str]:
-        """The leases of streams that a thread holds, or, with `by_tasks`, its tasks too."""
+        """Return the open leases of a thread, with those of its tasks if `by_tasks`."""
         return [
             lease
             for lease, (ref, (its_thread, is_task)) in self._held.copy().items()
@@ -87,7 +87,7 @@ class Account(ABC):
 
     @abstractmethod
     def ask(self, question: Question) -> Reply:
-        """Ask whether a request may go out."""
+        """Ask whether a request may go out now."""
 
     @abstractmethod
     async def aask(self, question: Question) -> Reply:
@@ -95,13 +95,13 @@ class Account(ABC):
 
     @abstractmethod
     def accepted(self, lease: str, reported: ReportedLimit) -> None:
-        """The server answers a request."""
+        """Record that the server answered a request."""
 
     @abstractmethod
     def refused(
         self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
-        """The server refuses a request by a limit."""
+        """Record that a limit refused a request."""
 
     @abstractmethod
     async def arefused(
@@ -111,11 +111,11 @@ class Account(ABC):
 
     @abstractmethod
     def release(self, id_: str) -> None:
-        """A stream is closed, or a call asks no more. Neither blocks nor locks."""
+        """Give back a lease or a ticket. Takes no lock, so it is safe in a finalizer."""
 
 
 class MemoryAccount(Account):
-    """Numbers in this process's memory."""
+    """State in this process's memory."""
 
     def __init__(self) -> None:
         """Begin with nothing known."""
@@ -208,7 +208,7 @@ _parents: list[_Accounts] = []  # after a fork: kept, neither used nor closed
 
 
 def account_for(base_url: str, key: SecretStr, shared: SecretStr | None = None) -> Account:
-    """The account that all calls of this process to one URL with one key share."""
+    """Return the account that all calls of this process with one URL and key share."""
     global _accounts  # noqa: PLW0603
     if _accounts.process != os.getpid():
         _parents.append(_accounts)

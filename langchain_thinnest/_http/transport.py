@@ -108,7 +108,7 @@ class Connection(Generic[T]):
 
 
 def _sever(network: Any) -> None:
-    """Have asyncio's transport close its socket now, since its loop calls nothing any more."""
+    """Make asyncio's transport close its socket now: a closed loop runs no callbacks."""
     inner = network
     while inner is not None and not hasattr(inner, "_transport"):
         inner = getattr(inner, "_stream", None) or getattr(inner, "transport_stream", None)
@@ -120,7 +120,7 @@ def _sever(network: Any) -> None:
 
 
 class _Idle(Generic[T]):
-    """The connections that nobody uses, the last one used first.
+    """The idle connections, the last one used first.
 
     There is no lock, which a fork or the garbage collector could find held: a deque's steps
     are atomic.
@@ -130,7 +130,7 @@ class _Idle(Generic[T]):
         self._connections: deque[Connection[T]] = deque()
 
     def take(self) -> tuple[Connection[T] | None, list[Connection[T]]]:
-        """Take one, if there is one, and those to close instead."""
+        """Return a reusable connection, if there is one, and the stale ones to close."""
         spent: list[Connection[T]] = []
         with contextlib.suppress(IndexError):
             while True:
@@ -141,7 +141,7 @@ class _Idle(Generic[T]):
         return None, spent
 
     def put(self, connection: Connection[T]) -> list[Connection[T]]:
-        """Put one back, and return those to close."""
+        """Keep a connection, and return the ones to close."""
         connection.idle_since = time.monotonic()
         self._connections.append(connection)
         spent = []
@@ -153,7 +153,7 @@ class _Idle(Generic[T]):
         return spent
 
     def all(self) -> list[Connection[T]]:
-        """Take all."""
+        """Remove and return all."""
         connections = []
         with contextlib.suppress(IndexError):
             while True:
@@ -162,7 +162,7 @@ class _Idle(Generic[T]):
 
 
 class Pool(httpx.BaseTransport):
-    """A transport that has a connection of its own for each request under way."""
+    """A transport that uses a separate connection for each request under way."""
 
     def __init__(self, make: Callable[[], httpx.BaseTransport]) -> None:
         """Make an empty pool.
@@ -201,7 +201,7 @@ class Pool(httpx.BaseTransport):
 
 
 def _watch(connection: Connection[Any], request: httpx.Request) -> None:
-    """Have a connection know the sockets that are opened for it, later ones too."""
+    """Give a connection the list in which the request's sockets are noted."""
     progress: Progress | None = request.extensions.get(PROGRESS)
     if progress is not None:
         progress.networks = connection.networks
@@ -213,7 +213,7 @@ def _close_all(idle: _Idle[httpx.BaseTransport]) -> None:
 
 
 class _Body(httpx.SyncByteStream):
-    """A response's body; closing it gives the connection back, or closes that too."""
+    """A response's body; closing it keeps a clean connection and closes any other."""
 
     def __init__(
         self,
@@ -325,7 +325,7 @@ class _AsyncBody(httpx.AsyncByteStream):
 
 
 def _cut(stream: Any, connection: Connection[httpx.BaseTransport]) -> None:
-    """Close a connection whose body nobody reads any more."""
+    """Close a connection whose body was garbage-collected."""
     try:
         if not connection.is_of_parent:
             stream.close()  # so that httpcore's generators have nothing left to close
@@ -386,7 +386,7 @@ class _OfLoop:
         return held[0]
 
     def keep(self, end: AsyncGenerator[None, None]) -> None:
-        """What the timer would call."""
+        """Do nothing: the timer that holds this never fires."""
 
     async def close_at_the_end(self) -> AsyncGenerator[None, None]:
         """Wait, and close what is idle when the loop ends its generators."""
@@ -402,7 +402,7 @@ class _OfLoop:
 
 
 class _AsyncClients:
-    """The same for async calls."""
+    """The async twin of `_Clients`: each event loop has its own."""
 
     def __init__(self) -> None:
         self._of_loops: weakref.WeakKeyDictionary[

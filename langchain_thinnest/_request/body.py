@@ -90,5 +90,5 @@ def checked_id(name: str, value: object) -> str:
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether a text holds characters that could break out of a header or a line."""
+    """Whether a text holds control characters or lone surrogates."""
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)

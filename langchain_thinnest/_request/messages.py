@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 Expand = Callable[[AIMessage], list[BaseMessage]]
 """Writes an answer as the messages that an agent loop would have made of it."""
 
-# Whatever a reader, man or model, may take for the beginning of a line.
+# The beginning of a line, by every character that may be read as a line end.
 _LINE_START = r"(?:^|(?<=[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]))"
 _LABEL = re.compile(
     _LINE_START + r"(?=[ \t\xa0]{0,64}\\*(?:System|User|Assistant|Tool)\b[^\n\r:]{0,200}:)",
@@ -107,10 +107,10 @@ def to_text(
 
 
 class _Transcript:
-    """How the messages of one conversation are written."""
+    """Writes the messages of one conversation."""
 
     def __init__(self, history: Sequence[BaseMessage], options: CallOptions) -> None:
-        """Take what the messages need to know of each other, also before a session's part."""
+        """Index the calls of the whole history, also of the part that is not sent."""
         self._preamble = options.preamble()
         self._has_tools = bool(options.tools)
         self._calls: dict[str | None, tuple[int, str | None]] = {}  # number and name, by id
@@ -150,7 +150,7 @@ class _Transcript:
         return "\n\n".join(paragraphs)
 
     def _is_local_result(self, message: BaseMessage) -> TypeGuard[ToolMessage]:
-        """Whether a message is what a local tool gave back, told in the protocol."""
+        """Whether a message is a local tool's result, to be written in the protocol."""
         return (
             self._has_tools
             and isinstance(message, ToolMessage)
@@ -160,7 +160,7 @@ class _Transcript:
     def _in_order_of_calls(
         self, pairs: Iterable[tuple[BaseMessage, str]]
     ) -> Iterator[tuple[BaseMessage, str]]:
-        """Results of local tools tell no id, so they stand in the order of their calls."""
+        """Sort results of local tools by their calls, since they are sent without an id."""
         for is_result, group in groupby(pairs, lambda pair: self._is_local_result(pair[0])):
             run = list(group)
             yield from sorted(run, key=self._number) if is_result else run
@@ -218,13 +218,13 @@ class _Transcript:
 def _new_part(
     messages: Sequence[BaseMessage], session_id: str, agent_id: str | None, *, is_known: bool
 ) -> Sequence[BaseMessage]:
-    """What the session has not heard: all of it, where nothing says what it has."""
+    """Return the messages that the session has not seen: all, if that is unknown."""
     for at in range(len(messages) - 1, -1, -1):
         if _is_written_by(messages, at, session_id, agent_id):
             return messages[at + 1 :]
     answers = [message for message in messages if isinstance(message, AIMessage)]
     if is_known and not any(message.response_metadata for message in answers):
-        # A page that keeps role and text alone: what it keeps is the session's own.
+        # A page that keeps only role and text: what it keeps is this session's own.
         for at in range(len(messages) - 1, -1, -1):
             message = messages[at]
             if isinstance(message, AIMessage) and not message.tool_calls:
@@ -245,7 +245,7 @@ def _is_written_by(
 
 
 def _agent_of(messages: Sequence[BaseMessage], at: int, session_id: str) -> str | None:
-    """Whose message it is; 0.1 says it in the last message of a turn alone."""
+    """Return the agent that wrote a message; 0.1 noted it only in the last of a turn."""
     for part in (messages[at:], messages[at::-1]):
         for message in part:
             if message.response_metadata.get("session_id") != session_id:
@@ -256,7 +256,7 @@ def _agent_of(messages: Sequence[BaseMessage], at: int, session_id: str) -> str 
 
 
 def _expanded(messages: Sequence[BaseMessage], expand: Expand) -> list[BaseMessage]:
-    """Write the tools that our own answers tell of as messages, as in a stored transcript."""
+    """Expand the server tools of answers into messages of their own."""
     apart: list[BaseMessage] = []
     for message in messages:
         if isinstance(message, AIMessage) and (
@@ -271,7 +271,7 @@ def _expanded(messages: Sequence[BaseMessage], expand: Expand) -> list[BaseMessa
 
 
 def _has_foreign_tools(message: AIMessage) -> bool:
-    """Whether another provider's server ran tools for an answer, which say what they are."""
+    """Whether another provider's answer has standard blocks of server tools."""
     if not isinstance(message.content, list):
         return False
     try:
@@ -329,7 +329,7 @@ def _text(message: BaseMessage) -> str:
 
 
 def _in_label(name: str) -> str:
-    """A name as it may stand in a label: on one line, and not ending the label early."""
+    """Clean a name for a label: on one line, without a colon or brackets."""
     return re.sub(r"[^\w.-]+", " ", name).strip()[:64]
 
 
