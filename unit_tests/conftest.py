@@ -53,12 +53,11 @@ def network(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+    store.forget()  # its times are of another clock
     network = Network(clock)
     network.install(monkeypatch)
     yield network
-    for wire in network.wires:
-        wire.close()
-    store.forget()
+    network.close()
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -17,6 +17,7 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -58,8 +59,19 @@ class Clock:
     def pass_(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds
-        for tell in self.on_tick:
+        for tell in self.on_tick.copy():
             tell()
+
+    def after(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do something, once, when so much time has passed."""
+        when = self.now + seconds
+
+        def tell() -> None:
+            if self.now >= when:
+                self.on_tick.remove(tell)
+                do()
+
+        self.on_tick.append(tell)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -102,7 +114,13 @@ class Fails(NamedTuple):
     error: Exception
 
 
-Step = bytes | Exception | Wait | Fails
+class Hangs(NamedTuple):
+    """A step of an async connection that never ends."""
+
+    step: str
+
+
+Step = bytes | Exception | Wait | Fails | Hangs
 CLOSE = b""
 
 
@@ -247,11 +265,15 @@ class Network:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.base_url = f"http://localhost:{next(self._ports)}"
+        self.base_url = self.new_url()
         self.requests: list[Sent] = []
         self.wires: list[Wire] = []
         self._scripts: deque[Iterable[Step]] = deque()
         clock.on_tick.append(self.update)
+
+    def new_url(self) -> str:
+        """Another server of this network, to which no connection was made yet."""
+        return f"http://localhost:{next(self._ports)}"
 
     def answer(self, *scripts: Iterable[Step]) -> None:
         """Set what the next requests are answered with; the last one counts for ever."""
@@ -262,6 +284,11 @@ class Network:
         """How many connections are not closed."""
         return sum(not wire.is_closed for wire in self.wires)
 
+    def close(self) -> None:
+        """Close all connections, and forget them."""
+        while self.wires:
+            self.wires.pop().close()
+
     def update(self) -> None:
         for wire in self.wires:
             wire.update()
@@ -271,11 +298,21 @@ class Network:
 
     def fail(self, step: str) -> None:
         """Raise what the next script says of a step."""
-        script = self._scripts[0]
-        first = script[0] if isinstance(script, list) else None
+        first = self._first_step
         if isinstance(first, Fails) and first.step == step:
             self.next_script()
             raise first.error
+
+    async def hang(self, step: str) -> None:
+        """Wait for ever, if the next script says so of a step."""
+        await asyncio.sleep(0)
+        if self._first_step == Hangs(step):
+            await asyncio.Event().wait()
+
+    @property
+    def _first_step(self) -> Step | None:
+        script = self._scripts[0]
+        return script[0] if isinstance(script, list) else None
 
     def connect(self, host: str) -> Wire:
         self.fail("connect")
@@ -337,7 +374,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         return self._wire.read(max_bytes)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await asyncio.sleep(0)
+        await self._network.hang("write")
         self._wire.write(buffer)
 
     async def aclose(self) -> None:
@@ -345,7 +382,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         await asyncio.sleep(0)
 
     async def start_tls(self, *_: Any, **__: Any) -> _AsyncStream:
-        await asyncio.sleep(0)
+        await self._network.hang("tls")
         self._network.fail("tls")
         return self
 
@@ -366,7 +403,7 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend):
     network: Network
 
     async def connect_tcp(self, host: str, *_: Any, **__: Any) -> _AsyncStream:
-        await asyncio.sleep(0)
+        await self.network.hang("connect")
         return _AsyncStream(self.network.connect(host), self.network)
 
 
@@ -413,6 +450,20 @@ class Side:
 
         return self.either(lambda: list(response), rest)
 
+    def close_after(self, seconds: float, chunks: Chunks) -> None:
+        """Close a stream in so many seconds."""
+        if self._loop is None:
+            self.clock.after(seconds, chunks.close)
+        else:
+            self._loop.call_later(seconds, self._loop.create_task, chunks.aclose())
+
+    def elsewhere(self, do: Callable[[], T]) -> T:
+        """Do something in another thread, or task: each `run` is one."""
+        if self.is_async:
+            return do()
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(do).result()
+
     def close_loop(self) -> None:
         if self._loop is None:
             return
@@ -449,8 +500,11 @@ class Chunks(Iterator[AIMessageChunk]):
         except StopAsyncIteration:
             raise StopIteration from None
 
+    async def aclose(self) -> None:
+        await self._chunks.aclose()
+
     def close(self) -> None:
         if self._side.is_async:
-            self._side.run(self._chunks.aclose())
+            self._side.run(self.aclose())
         else:
             self._chunks.close()
