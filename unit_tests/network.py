@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any, NamedTuple, TypeVar
 
 import httpcore
@@ -409,6 +410,8 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend):
 
 # --- sync and async, alike ---
 
+VIEWS = ["invoke", "stream", "v3"]
+
 
 class Side:
     """The sync side of everything, or the async one, in an event loop that lasts a test."""
@@ -436,6 +439,38 @@ class Side:
         if self.is_async:
             return Chunks(self, model.astream(*args, **kwargs))
         return Chunks(self, model.stream(*args, **kwargs))
+
+    def events(self, model: ChatThinnest, *args: Any, **kwargs: Any) -> list[Any]:
+        """The v3 events of an answer."""
+
+        async def events() -> list[Any]:
+            async with await model.astream_events(*args, version="v3", **kwargs) as found:
+                return [event async for event in found]
+
+        if self.is_async:
+            return self.run(events())
+        return list(model.stream_events(*args, version="v3", **kwargs))
+
+    def output(self, model: ChatThinnest, *args: Any, **kwargs: Any) -> AIMessage:
+        """The message that v3 events add up to."""
+
+        async def output() -> AIMessage:
+            async with await model.astream_events(*args, version="v3", **kwargs) as found:
+                message: AIMessage = await found.output
+                return message
+
+        if self.is_async:
+            return self.run(output())
+        message: AIMessage = model.stream_events(*args, version="v3", **kwargs).output
+        return message
+
+    def ask(self, view: str, model: ChatThinnest, *args: Any, **kwargs: Any) -> AIMessage:
+        """The whole answer, in one of the `VIEWS`."""
+        if view == "invoke":
+            return self.invoke(model, *args, **kwargs)
+        if view == "stream":
+            return reduce(add, self.stream(model, *args, **kwargs))
+        return self.output(model, *args, **kwargs)
 
     def open(
         self, endpoint: Endpoint, policy: RetryPolicy, on_retry: Any = None
