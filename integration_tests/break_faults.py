@@ -92,8 +92,8 @@ ON_JSON = [
     Break(
         "any 2xx is an answer",
         FAILED_AS,
-        "if response.status_code != 200:",
-        "if response.status_code >= 300:",
+        "if status != 200:",
+        "if status >= 300:",
         ["JSON with status 201"],
     ),
     Break(
@@ -336,7 +336,7 @@ BREAKS = [
     Break(
         "any status may have a stream",
         FAILED_AS,
-        "if response.status_code != 200:",
+        "if status != 200:",
         "if False:",
         ["refusal as an event stream", "status 304", "status 204", "status 206"],
     ),
@@ -437,7 +437,7 @@ BREAKS = [
     Break(
         "no body is compressed",
         RESPONSE,
-        'is_raw = "content-encoding" not in response.headers',
+        'is_raw = "content-encoding" not in headers',
         "is_raw = True",
         ["right gzip", "broken gzip", "cut gzip", "JSON, gzipped"],
     ),
@@ -646,10 +646,15 @@ BREAKS = [
     ),
     Break(
         "cookies are kept",
-        TRANSPORT,
-        "    def extract_cookies(self, *_: Any) -> None:",
-        "    def _keep_none(self, *_: Any) -> None:",
+        CLIENT,
+        "if client is not self.client and client is not self.async_client:",
+        "if client is None:",
         ["cookie that is not ASCII"],
+        also=(
+            TRANSPORT,
+            "    cookies = property(lambda _: _NO_COOKIES)\n\n\nclass _A",
+            "    pass\n\n\nclass _A",
+        ),
     ),
     Break(
         "a proxy's refusal is not final",

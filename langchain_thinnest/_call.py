@@ -37,7 +37,7 @@ from langchain_thinnest.errors import (
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
     """What one call needs.
 

@@ -194,9 +194,17 @@ class ChatThinnest(ThinnestBinding):
 
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
-        params["ls_provider"] = PROVIDER
-        params["ls_model_name"] = self._agent_of(kwargs)
+        params = LangSmithParams(
+            ls_provider=PROVIDER, ls_model_type="chat", ls_model_name=self._agent_of(kwargs)
+        )
+        if stop := stop or self.stop:
+            params["ls_stop"] = stop
+        temperature = kwargs.get("temperature", self.temperature)
+        if isinstance(temperature, (int, float)):
+            params["ls_temperature"] = temperature
+        max_tokens = kwargs.get("max_tokens", self.max_tokens)
+        if isinstance(max_tokens, int):
+            params["ls_max_tokens"] = max_tokens
         session_id = self._context(kwargs)[0]
         if session_id is not None:  # LangSmith gathers a thread's runs by it
             cast("dict[str, Any]", params)["session_id"] = str(session_id)

@@ -141,7 +141,7 @@ class Admission:
 
     def _log_unreachable(self, error: ThinnestError) -> None:
         """Log once that the server cannot be reached, before a wait gets long."""
-        if self.tries.are_over or not self.tries.policy.should_retry(error):
+        if not self.may_retry(error):
             return
         now = time.monotonic()
         will_be = now - self._began + self.tries.delay(error)
@@ -151,6 +151,10 @@ class Admission:
         ):
             self._account.unreachable_logged_at = now
             logger.info("%s Trying again, for some seconds more.", error)
+
+    def may_retry(self, error: ThinnestError) -> bool:
+        """Whether to send again after a failure."""
+        return not self.tries.are_over and self.tries.policy.should_retry(error)
 
     def leave(self) -> None:
         """End the call: it will ask no more."""

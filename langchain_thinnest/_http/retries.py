@@ -24,6 +24,7 @@ from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
 
 _HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
 _RESET = "x-ratelimit-reset"
+_LIMIT_HEADERS = (*_HEADERS.items(), ("reset", _RESET))
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
 _CLOCKS_AGREE = 2.0  # seconds
 _DAY = 86_400.0  # seconds; no window is longer
@@ -67,7 +68,7 @@ def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
     """
     found = {
         name: int(number)
-        for name, header in {**_HEADERS, "reset": _RESET}.items()
+        for name, header in _LIMIT_HEADERS
         if (number := _number(headers.get(header))) is not None
     }
     return found or None

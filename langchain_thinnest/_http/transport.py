@@ -21,7 +21,6 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextvars import Context
-from http.cookiejar import CookieJar
 from typing import Any, Generic, TypeVar
 
 import httpx
@@ -72,11 +71,11 @@ class Connection(Generic[T]):
 
     def is_clean(self, stream: object) -> bool:
         """Whether a body was read to its end, and not a byte follows it."""
-        state = http11.connection_of(stream)
-        if not http11.is_over(state):
+        below = http11.connection_of(stream)
+        if below is None or not below.is_over():
             return False
-        if self._socket is None or not self._socket.is_below(state):
-            self._socket = http11.socket_of(state)
+        if self._socket is None or not self._socket.is_below(below):
+            self._socket = below.socket()
         return self._socket is not None and self._socket.is_quiet()
 
     def close(self: Connection[httpx.BaseTransport]) -> None:
@@ -333,12 +332,23 @@ def _cut(stream: Any, connection: Connection[httpx.BaseTransport]) -> None:
         connection.close()
 
 
-class _NoCookies(CookieJar):
+class _NoCookies(httpx.Cookies):
     """Keeps nothing: a client serves many keys, and a cookie would travel between them."""
 
     @override
-    def extract_cookies(self, *_: Any) -> None:
+    def extract_cookies(self, response: httpx.Response) -> None:
         pass
+
+
+_NO_COOKIES = _NoCookies()
+
+
+class _Client(httpx.Client):
+    cookies = property(lambda _: _NO_COOKIES)
+
+
+class _AsyncClient(httpx.AsyncClient):
+    cookies = property(lambda _: _NO_COOKIES)
 
 
 def _transport_options(url: httpx.URL) -> dict[str, Any]:
@@ -360,7 +370,7 @@ class _Clients:
         if client is None:
             url = httpx.URL(base_url)
             pool = Pool(lambda: httpx.HTTPTransport(**_transport_options(url)))
-            client = httpx.Client(transport=pool, cookies=_NoCookies())
+            client = _Client(transport=pool)
             client = self._by_url.setdefault(base_url, client)
         return client
 
@@ -381,7 +391,7 @@ class _OfLoop:
         if held is None:
             url = httpx.URL(base_url)
             pool = AsyncPool(lambda: httpx.AsyncHTTPTransport(**_transport_options(url)))
-            held = httpx.AsyncClient(transport=pool, cookies=_NoCookies()), pool
+            held = _AsyncClient(transport=pool), pool
             self._by_url[base_url] = held
         return held[0]
 

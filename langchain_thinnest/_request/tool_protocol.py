@@ -81,6 +81,8 @@ class CallOptions:
         Raises:
             ThinnestRequestError: If they contradict each other, or make no sense.
         """
+        if not arguments.keys() & _ARGUMENTS:
+            return _NOTHING_ASKED
         tools = _distinct(as_function(tool) for tool in arguments.get("tools") or ())
         choice = choice_of(arguments.get("tool_choice"), tools)
         return cls(
@@ -124,6 +126,10 @@ class CallOptions:
         if one:
             return f"Call none if none helps.{one}"
         return "You may make several calls in one answer; call none if none helps."
+
+
+_ARGUMENTS = {"parallel_tool_calls", "response_format", "tool_choice", "tools"}
+_NOTHING_ASKED = CallOptions()
 
 
 def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
