@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 import httpcore
@@ -358,9 +359,24 @@ class _Stream(httpcore.NetworkStream):
         return self._wire.extra(info)
 
 
+class _AsyncioTransport:
+    """What asyncio keeps of a socket, as far as the package looks at it."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    @property
+    def _sock(self) -> Any:
+        return None if self._wire.is_closed else self._wire.socket
+
+    def _call_connection_lost(self, _: Any) -> None:
+        self._wire.close()
+
+
 class _AsyncStream(httpcore.AsyncNetworkStream):
     def __init__(self, wire: Wire, network: Network) -> None:
         self._wire, self._network = wire, network
+        self._stream = SimpleNamespace(_transport=_AsyncioTransport(wire))
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._wire.is_closed:

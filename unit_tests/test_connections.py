@@ -16,7 +16,7 @@ from langchain_thinnest._http.transport import AsyncPool, Pool
 from unit_tests.answers import END, HEADERS, chunk, head, stream
 from unit_tests.conftest import Make
 from unit_tests.contract import EVENTS, TEXT, as_sse
-from unit_tests.network import CLOSE, Network, Side, Step, Wait
+from unit_tests.network import CLOSE, Clock, Network, Side, Step, Wait, loop_of
 
 WHOLE = stream(as_sse(*EVENTS))
 BEGIN: list[Step] = [WHOLE[0], chunk(as_sse(EVENTS[0]))]
@@ -200,6 +200,27 @@ def test_a_forked_child_leaves_its_parents_connections_alone(
     assert model.invoke("in the child").text == TEXT
     chunks.close()
     assert [wire.is_closed for wire in network.wires] == [True, True, False]
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_loop_that_is_closed_barely_leaves_no_connection(
+    network: Network, clock: Clock, make: Make, is_idle: bool
+) -> None:
+    """Without the end of its generators, which `asyncio.run` sees to."""
+    network.answer(WHOLE if is_idle else [*BEGIN, Wait()])
+    loop = loop_of(clock)
+
+    async def main() -> None:
+        async for _ in make().astream("hi"):
+            if not is_idle:
+                break
+
+    loop.run_until_complete(main())
+    assert network.open_wires == 1
+    loop.close()
+    del loop
+    gc.collect()
+    assert network.open_wires == 0
 
 
 # --- what is made once ---
