@@ -89,6 +89,20 @@ def test_an_answer_in_json(
     assert network.requests[0].json["stream"] is True
 
 
+def test_what_the_server_adds_takes_no_name_of_ours(
+    network: Network, side: Side, make: Make, view: str
+) -> None:
+    answer = {"response": "So.", "model_name": "theirs", "cost": 7, "session_id": "theirs"}
+    network.answer(refusal(200, answer))
+    metadata = side.ask(view, make(session_id="ours"), "hi").response_metadata
+    assert (metadata["model_name"], metadata["server_model_name"]) == ("ag_1", "theirs")
+    assert (metadata["session_id"], metadata["server_session_id"]) == ("ours", "theirs")
+    assert metadata["cost"] == 7
+    metadata = side.ask(view, make(), "hi").response_metadata
+    assert metadata["session_id"] == "theirs"
+    assert "server_session_id" not in metadata
+
+
 def test_text_ends_at_a_stop_sequence(
     network: Network, side: Side, make: Make, view: str
 ) -> None:
