@@ -31,9 +31,7 @@ def stream(*data: bytes, headers: dict[str, str] | None = None) -> list[Any]:
     return [head_, *(chunk(piece) for piece in data), END]
 
 
-def refusal(
-    status: int, body: Any = None, headers: dict[str, str] | None = None
-) -> list[Any]:
+def refusal(status: int, body: Any = None, headers: dict[str, str] | None = None) -> list[Any]:
     """A whole error response; the body goes out as JSON unless it is bytes."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     kind = "text/html" if isinstance(body, bytes) else "application/json"

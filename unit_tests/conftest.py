@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from langchain_thinnest import ChatThinnest
 from langchain_thinnest._http import store
 from unit_tests.network import Clock, Network, Side
 
-settings.register_profile("default", deadline=None)  # the machine may be busy
+# The machine may be busy. `make fuzz` looks longer.
+settings.register_profile("default", deadline=None, max_examples=30)
 settings.register_profile("fuzz", deadline=None, max_examples=20_000)
 settings.register_profile(
     "mutants",
@@ -36,6 +38,15 @@ def _no_socket() -> Iterator[None]:
     pytest_socket.disable_socket(allow_unix_socket=True)
     yield
     pytest_socket.enable_socket()
+
+
+@pytest.fixture
+def collect() -> Iterator[Callable[[], int]]:
+    """Collects the garbage of this test; all that was there before takes long to look at."""
+    gc.collect()
+    gc.freeze()
+    yield gc.collect
+    gc.unfreeze()
 
 
 @pytest.fixture

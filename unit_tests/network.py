@@ -488,9 +488,7 @@ class Side:
             return reduce(add, self.stream(model, *args, **kwargs))
         return self.output(model, *args, **kwargs)
 
-    def open(
-        self, endpoint: Endpoint, policy: RetryPolicy, on_retry: Any = None
-    ) -> Response:
+    def open(self, endpoint: Endpoint, policy: RetryPolicy, on_retry: Any = None) -> Response:
         return self.either(open_stream, aopen_stream, endpoint, b"{}", policy, on_retry)
 
     def rest(self, response: Response) -> list[Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from langchain_thinnest import ThinnestRateLimitError
+from langchain_thinnest import ChatThinnest, ThinnestRateLimitError
 from langchain_thinnest._http import store
 from unit_tests.answers import refusal, stream
 from unit_tests.conftest import Make
 from unit_tests.contract import EVENTS, TEXT, as_sse
-from unit_tests.network import Network, Side, Wait
+from unit_tests.network import Chunks, Network, Side, Wait
 from unit_tests.test_refusals import fails
 
 WHOLE = stream(as_sse(*EVENTS))
@@ -49,7 +49,9 @@ def test_a_window_that_is_used_up_is_waited_for(
     assert 28 < network.clock.now - began < 31
     assert len(network.requests) == 2
     (record,) = caplog.records
-    assert record.getMessage().startswith("Calls have waited for 10 s: the rate limit's window")
+    assert record.getMessage().startswith(
+        "Calls have waited for 10 s: the rate limit's window"
+    )
 
 
 def test_waits_are_told_once_a_minute(
@@ -98,14 +100,24 @@ def test_each_key_has_its_limits(network: Network, side: Side, make: Make) -> No
 # --- streams at once ---
 
 
+def open_elsewhere(side: Side, model: ChatThinnest) -> Chunks:
+    """A stream that another thread or task has open."""
+
+    def begin() -> Chunks:
+        chunks = side.stream(model, "hi")
+        next(chunks)
+        return chunks
+
+    return side.elsewhere(begin)
+
+
 def test_a_place_among_the_streams_is_waited_for(
     network: Network, side: Side, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "langchain_thinnest")
     network.answer(OPEN, WHOLE)
     model = make(max_streams=1)
-    chunks = side.elsewhere(lambda: side.stream(model, "hi"))
-    side.elsewhere(lambda: next(chunks))
+    chunks = open_elsewhere(side, model)
     side.close_after(15.0, chunks)
     began = network.clock.now
     assert side.invoke(model, "hi").text == TEXT
@@ -119,13 +131,13 @@ def test_who_wants_no_retries_waits_for_no_place(
 ) -> None:
     network.answer(OPEN)
     model = make(max_streams=1)
-    chunks = side.elsewhere(lambda: side.stream(model, "hi"))
-    side.elsewhere(lambda: next(chunks))
+    chunks = open_elsewhere(side, model)
     error = fails(side, make(max_streams=1, max_retries=0))
     assert type(error) is ThinnestRateLimitError
     assert error.is_retryable
     assert str(error).startswith("max_streams=1 streams are open, and max_retries=0")
     assert len(network.requests) == 1
+    chunks.close()
 
 
 def test_how_many_streams_there_may_be_is_learned(
@@ -135,8 +147,7 @@ def test_how_many_streams_there_may_be_is_learned(
     caplog.set_level("INFO", "langchain_thinnest")
     network.answer(OPEN, refusal(429, {}), WHOLE)
     model = make()
-    chunks = side.elsewhere(lambda: side.stream(model, "hi"))
-    side.elsewhere(lambda: next(chunks))
+    chunks = open_elsewhere(side, model)
     side.close_after(15.0, chunks)
     began = network.clock.now
     assert side.invoke(model, "hi").text == TEXT
@@ -146,14 +157,13 @@ def test_how_many_streams_there_may_be_is_learned(
 
 
 def test_a_stream_that_is_dropped_gives_its_place_back(
-    network: Network, side: Side, make: Make
+    network: Network, side: Side, make: Make, collect: Callable[[], int]
 ) -> None:
     network.answer(OPEN, WHOLE)
     model = make(max_streams=1)
-    chunks = side.elsewhere(lambda: side.stream(model, "hi"))
-    side.elsewhere(lambda: next(chunks))
+    chunks = open_elsewhere(side, model)
     del chunks
-    gc.collect()
+    collect()
     began = network.clock.now
     assert side.invoke(model, "hi").text == TEXT
     assert network.clock.now - began < 0.1
@@ -169,7 +179,9 @@ def test_a_call_inside_of_an_own_stream_does_not_wait_for_it(
     async def nested() -> None:
         async for _ in model.astream("outer"):
             assert (await model.ainvoke("inner")).text == TEXT
-            with pytest.raises(ThinnestRateLimitError, match="own task or thread had a stream"):
+            with pytest.raises(
+                ThinnestRateLimitError, match="own task or thread had a stream"
+            ):
                 await model.ainvoke("inner")
             break
 
@@ -206,7 +218,7 @@ def test_a_forked_child_begins_anew(
     monkeypatch.setattr(store, "_parents", [])
     network.answer(OPEN, WHOLE)
     model = make(max_streams=1, max_retries=0)
-    chunks = side.elsewhere(lambda: side.stream(model, "hi"))
-    side.elsewhere(lambda: next(chunks))
+    chunks = open_elsewhere(side, model)
     monkeypatch.setattr("os.getpid", lambda: -2)
     assert side.invoke(model, "hi").text == TEXT
+    chunks.close()

@@ -165,7 +165,11 @@ class Question(BaseModel):
     [
         ({}, {"question": "What is it?"}, "What is it?"),
         ({"arg_types": {"topic": str}}, {"topic": "ML"}, "ML"),
-        ({"args_schema": Question}, {"topic": "ML", "limits": [1, 2]}, "topic: ML\nlimits: [1, 2]"),
+        (
+            {"args_schema": Question},
+            {"topic": "ML", "limits": [1, 2]},
+            "topic: ML\nlimits: [1, 2]",
+        ),
     ],
 )
 def test_a_model_as_a_tool(

@@ -48,7 +48,10 @@ def read(inner: str, tag: str = "<tool_call>", *, is_closed: bool = True) -> Any
             [("f", PARIS)],
         ),
         ('{"tool_calls": [{"name": "g"}, {"name": "g"}]}', [("g", {}), ("g", {})]),
-        ('[{"name": "g"}, {"name": "f", "args": {"city": "Paris"}}]', [("g", {}), ("f", PARIS)]),
+        (
+            '[{"name": "g"}, {"name": "f", "args": {"city": "Paris"}}]',
+            [("g", {}), ("f", PARIS)],
+        ),
         ('{"name": "g"}\n{"name": "g"}', [("g", {}), ("g", {})]),
         ('```json\n{"name": "g"}\n```', [("g", {})]),
         ("{'name': 'f', 'arguments': {'city': 'Paris',}}", [("f", PARIS)]),

@@ -167,8 +167,10 @@ def test_calls_of_local_tools(
 ) -> None:
     network.answer(stream(*(as_sse(event) for event in LOCAL)))
     model: Any = make(output_version=output_version).bind_tools([look])
-    answer = side.ask(view, model, "hi") if view != "v3" else side.output(
-        model.bound, "hi", **model.kwargs
+    answer = (
+        side.ask(view, model, "hi")
+        if view != "v3"
+        else side.output(model.bound, "hi", **model.kwargs)
     )
     assert answer.text == "Let me see. "
     assert [(c["name"], c["args"]) for c in answer.tool_calls] == [("look", {"at": "it"})]
@@ -354,9 +356,7 @@ def test_a_trace_shows_what_was_asked_for(
     assert starts.metadata[0]["ls_model_name"] == "ag_2"
 
 
-def test_the_cache_answers_the_same_question(
-    network: Network, side: Side, make: Make
-) -> None:
+def test_the_cache_answers_the_same_question(network: Network, side: Side, make: Make) -> None:
     network.answer(WHOLE)
     model = make(cache=InMemoryCache())
     for _ in range(2):

@@ -11,7 +11,7 @@ import anyio
 import httpx
 import pytest
 
-from langchain_thinnest import ChatThinnest, ThinnestInterruptedError
+from langchain_thinnest import ChatThinnest
 from langchain_thinnest._http.closing import finish
 from unit_tests.answers import END, HEADERS, chunk, head, refusal, stream
 from unit_tests.conftest import Make
@@ -170,6 +170,7 @@ def test_a_call_that_is_cancelled_at_any_step_leaves_nothing(
     is_given: bool,
 ) -> None:
     """Once and twice, after each step of the loop up to where it waits for the server."""
+
     async def cancel(steps: int, times: int) -> None:
         network.answer(PLACES[place], WHOLE)
         network.close()

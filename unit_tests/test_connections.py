@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -66,7 +66,9 @@ def plain(body: bytes, **headers: str) -> list[Step]:
         pytest.param([b"".join(WHOLE) + b"\r\n"], False, id="bytes-behind-in-one-read"),
         pytest.param([*WHOLE, b"HTTP/1.1 200"], False, id="bytes-behind-later"),
         pytest.param([*WHOLE, CLOSE], False, id="closed-behind-it"),
-        pytest.param(stream(as_sse(*EVENTS), headers={"Connection": "close"}), False, id="last"),
+        pytest.param(
+            stream(as_sse(*EVENTS), headers={"Connection": "close"}), False, id="last"
+        ),
         pytest.param([head(version="1.0") + as_sse(*EVENTS), CLOSE], False, id="http-1.0"),
     ],
 )
@@ -175,14 +177,14 @@ def test_who_stops_reading_closes_the_connection_at_once(
 
 
 def test_a_stream_that_is_dropped_closes_its_connection(
-    network: Network, side: Side, make: Make, client: Any
+    network: Network, side: Side, make: Make, client: Any, collect: Callable[[], int]
 ) -> None:
     network.answer([*BEGIN, Wait()], WHOLE)
     model = make(**client)
     chunks = side.stream(model, "hi")
     next(chunks)
     del chunks
-    gc.collect()
+    collect()
     assert side.invoke(model, "hi").text == TEXT
     assert [wire.is_closed for wire in network.wires] == [True, False]
 
@@ -204,7 +206,7 @@ def test_a_forked_child_leaves_its_parents_connections_alone(
 
 @pytest.mark.parametrize("is_idle", [True, False])
 def test_a_loop_that_is_closed_barely_leaves_no_connection(
-    network: Network, clock: Clock, make: Make, is_idle: bool
+    network: Network, clock: Clock, make: Make, is_idle: bool, collect: Callable[[], int]
 ) -> None:
     """Without the end of its generators, which `asyncio.run` sees to."""
     network.answer(WHOLE if is_idle else [*BEGIN, Wait()])
@@ -219,7 +221,7 @@ def test_a_loop_that_is_closed_barely_leaves_no_connection(
     assert network.open_wires == 1
     loop.close()
     del loop
-    gc.collect()
+    collect()
     assert network.open_wires == 0
 
 

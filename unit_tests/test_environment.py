@@ -108,7 +108,10 @@ def test_a_proxy_that_does_not_let_through(
 @pytest.mark.parametrize(
     ("proxy", "said"),
     [
-        ("gopher://user:secret@proxy.example", "begins with gopher://; use one of http, https"),
+        (
+            "gopher://user:secret@proxy.example",
+            "begins with gopher://; use one of http, https",
+        ),
         ("socks://user:secret@proxy.example", "begins with socks://"),
         ("http://user:secret@", "names no host"),
         ("http://user:secret@proxy.example:0", "names no host"),
@@ -152,6 +155,7 @@ def test_certificates_that_cannot_be_read(
         monkeypatch.setenv(variable, str(tmp_path / "empty.pem"))
     else:  # the package's own are damaged
         import certifi
+
         from langchain_thinnest._http import environment
 
         environment._tls.cache_clear()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import json
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +14,6 @@ import pytest
 
 from langchain_thinnest import (
     ThinnestConnectionError,
-    ThinnestError,
     ThinnestGenerationError,
     ThinnestInterruptedError,
     ThinnestProtocolError,
@@ -107,17 +104,25 @@ TLS_ENDED = because_of(httpcore.ConnectError("eof"), ssl.SSLEOFError("eof"))
             False,
             id="body-timeout",
         ),
+        pytest.param([CLOSE], ThinnestConnectionError, "hung up", SENT, False, id="closed"),
         pytest.param(
-            [CLOSE], ThinnestConnectionError, "hung up", SENT, False, id="closed"
-        ),
-        pytest.param(
-            [httpcore.ReadError("reset")], ThinnestConnectionError, "reset", SENT, False, id="reset"
+            [httpcore.ReadError("reset")],
+            ThinnestConnectionError,
+            "reset",
+            SENT,
+            False,
+            id="reset",
         ),
         pytest.param(
             [Wait()], ThinnestTimeoutError, r"\(ReadTimeout\)", SENT, False, id="silence"
         ),
         pytest.param(
-            [b"SSH-2.0\r\n\r\n"], ThinnestProtocolError, "is not HTTP", SENT, False, id="not-HTTP"
+            [b"SSH-2.0\r\n\r\n"],
+            ThinnestProtocolError,
+            "is not HTTP",
+            SENT,
+            False,
+            id="not-HTTP",
         ),
         pytest.param(
             [ssl.SSLError("bad record")],
@@ -255,7 +260,9 @@ def test_a_hook_that_refuses(network: Network, side: Side, make: Make, where: st
     client = kind(event_hooks=hooks, verify=False)  # type: ignore[arg-type]
     error = fails(side, make(**{name: client}))
     assert type(error) is ThinnestConnectionError
-    assert "refused by a hook of the client that was given: ReadTimeout: no token" in str(error)
+    assert "refused by a hook of the client that was given: ReadTimeout: no token" in str(
+        error
+    )
     assert ("request to" if where == "request" else "answer of") in str(error)
     assert (NOT_SENT if where == "request" else SENT) in str(error)
     assert len(network.requests) == (where == "response")
@@ -297,8 +304,16 @@ def event(kind: type, **fields: Any) -> Any:
     [
         (event(h2.events.StreamReset, stream_id=3, error_code=7), True, "not processed"),
         (event(h2.events.StreamReset, stream_id=3, error_code=2), False, "ended the stream"),
-        (event(h2.events.ConnectionTerminated, error_code=0, last_stream_id=1), True, "not processed"),
-        (event(h2.events.ConnectionTerminated, error_code=0, last_stream_id=3), False, "ended the stream"),
+        (
+            event(h2.events.ConnectionTerminated, error_code=0, last_stream_id=1),
+            True,
+            "not processed",
+        ),
+        (
+            event(h2.events.ConnectionTerminated, error_code=0, last_stream_id=3),
+            False,
+            "ended the stream",
+        ),
     ],
 )
 def test_a_reset_of_HTTP2_says_whether_it_was_processed(  # noqa: N802
@@ -349,16 +364,27 @@ PING = chunk(b": ping\n")
     ("answer", "kind", "said"),
     [
         pytest.param([*BEGIN, CLOSE], ThinnestInterruptedError, "cut before", id="cut"),
-        pytest.param(stream(as_sse(*EVENTS[:3])), ThinnestInterruptedError, "closed", id="end"),
         pytest.param(
-            [*BEGIN, httpcore.ReadError("reset")], ThinnestInterruptedError, "reset", id="reset"
+            stream(as_sse(*EVENTS[:3])), ThinnestInterruptedError, "closed", id="end"
         ),
         pytest.param(
-            [*BEGIN, httpcore.ReadError()], ThinnestInterruptedError, "ReadError", id="no-reason"
+            [*BEGIN, httpcore.ReadError("reset")],
+            ThinnestInterruptedError,
+            "reset",
+            id="reset",
+        ),
+        pytest.param(
+            [*BEGIN, httpcore.ReadError()],
+            ThinnestInterruptedError,
+            "ReadError",
+            id="no-reason",
         ),
         pytest.param([*BEGIN, b"zz\r\n"], ThinnestInterruptedError, "cut", id="no-chunk"),
         pytest.param(
-            [*BEGIN, ssl.SSLError("bad record")], ThinnestInterruptedError, "bad record", id="tls"
+            [*BEGIN, ssl.SSLError("bad record")],
+            ThinnestInterruptedError,
+            "bad record",
+            id="tls",
         ),
         pytest.param(
             [*BEGIN, Wait(61.0), *WHOLE[1:]],
@@ -373,7 +399,10 @@ PING = chunk(b": ping\n")
             id="heartbeats-alone",
         ),
         pytest.param(
-            [*BEGIN, chunk(b"data: {x}\n\n")], ThinnestProtocolError, "JSON object", id="no-JSON"
+            [*BEGIN, chunk(b"data: {x}\n\n")],
+            ThinnestProtocolError,
+            "JSON object",
+            id="no-JSON",
         ),
         pytest.param(
             [*BEGIN, chunk(as_sse({"type": "error", "message": "boom"}))],

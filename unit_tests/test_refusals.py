@@ -23,7 +23,7 @@ from langchain_thinnest import (
     ThinnestRequestError,
     ThinnestServerError,
 )
-from unit_tests.answers import HEADERS, head, refusal, stream
+from unit_tests.answers import head, refusal, stream
 from unit_tests.conftest import KEY, Make
 from unit_tests.contract import EVENTS, TEXT, as_sse
 from unit_tests.network import CLOSE, Network, Side, Step, Wait
@@ -90,7 +90,10 @@ def test_a_status_raises_its_class(
             {"detail": [{"loc": ["body", "message"], "msg": "too long"}, "more", 7]},
             "body.message: too long; more; 7",
         ),
-        ({"errors": {"session_id": ["too long", "bad"], "x": []}}, "session_id: too long; bad"),
+        (
+            {"errors": {"session_id": ["too long", "bad"], "x": []}},
+            "session_id: too long; bad",
+        ),
         (["why", {"message": "more"}], "why; more"),
         ({"error": {"code": 7}}, '{"error": {"code": 7}}'),
         ({"error": {"error": {"error": {"error": {"error": {"error": "deep"}}}}}}, None),
@@ -135,7 +138,9 @@ ZIPPED = {"Content-Encoding": "gzip"}
     ("answer", "detail"),
     [
         pytest.param(
-            [begun({"Content-Length": "99"}), b"half a reason", CLOSE], "half a reason", id="cut"
+            [begun({"Content-Length": "99"}), b"half a reason", CLOSE],
+            "half a reason",
+            id="cut",
         ),
         pytest.param(
             [begun({"Content-Length": "99"}), b"half a reason", Wait()],

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import ssl
 from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,7 +93,9 @@ def test_a_refusal_of_a_mock(side: Side, make: Make, body: bytes, detail: str) -
     assert error.detail == detail
 
 
-def test_a_stream_of_a_mock_is_closed(network: Network, side: Side, make: Make) -> None:
+def test_a_stream_of_a_mock_is_closed(
+    network: Network, side: Side, make: Make, collect: Callable[[], int]
+) -> None:
     closed: list[bool] = []
 
     class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -118,7 +120,7 @@ def test_a_stream_of_a_mock_is_closed(network: Network, side: Side, make: Make) 
     chunks = side.stream(model, "hi")
     assert next(chunks).text == EVENTS[0]["content"]
     del chunks
-    gc.collect()
+    collect()
     other = side.stream(model, "the next call tells the client")
     next(other)
     if side.is_async:

@@ -176,7 +176,10 @@ CALLS = [EVENTS[0], EVENTS[3]]
     [
         pytest.param(stream(as_sse(*CALLS)), {}, "closed the stream", False, id="ended"),
         pytest.param(
-            stream(as_sse(*CALLS, {"type": "error", "message": "boom"})), {}, "boom", False,
+            stream(as_sse(*CALLS, {"type": "error", "message": "boom"})),
+            {},
+            "boom",
+            False,
             id="failed",
         ),
         pytest.param(
