@@ -43,7 +43,6 @@ def _no_socket() -> Iterator[None]:
 @pytest.fixture
 def collect() -> Iterator[Callable[[], int]]:
     """Collects the garbage of this test; all that was there before takes long to look at."""
-    gc.collect()
     gc.freeze()
     yield gc.collect
     gc.unfreeze()
