@@ -360,7 +360,7 @@ def test_a_batch_over_the_limit_loses_nothing() -> None:
     assert fleet.server.taken[-1] <= 1.25 * 60.3
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_four_processes_with_one_key(is_shared: bool, seed: int) -> None:
     fleet = fleet_of(4, 200, Server(), is_shared=is_shared, seed=seed)
@@ -372,10 +372,10 @@ def test_four_processes_with_one_key(is_shared: bool, seed: int) -> None:
 
 
 def test_a_server_that_only_refuses_is_given_up_on() -> None:
-    fleet = fleet_of(1, 500, Server(streams=0, limit=10**6), is_shared=False)
-    assert len(fleet.lost) == 500
+    fleet = fleet_of(1, 200, Server(streams=0, limit=10**6), is_shared=False)
+    assert len(fleet.lost) == 200
     assert fleet.now < 200
-    assert fleet.server.refused < 1000
+    assert fleet.server.refused < 400
 
 
 def test_a_process_that_dies_gives_its_places_back() -> None:
@@ -447,7 +447,7 @@ def test_whatever_happens_nobody_waits_for_ever_and_no_known_limit_is_exceeded(
         assert fleet.most_leased <= max_streams or set_back is not None or dead
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_no_older_call_is_overtaken_by_more_than_the_places_there_are(seed: int) -> None:
     """With calls that come one after the other, and answers of any length."""
     fleet = Fleet(Server(limit=10**6, streams=3), seed)

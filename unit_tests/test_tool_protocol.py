@@ -285,7 +285,17 @@ def test_the_form_of_an_answer_after_tools() -> None:
     )
 
 
-@pytest.mark.parametrize("given", [3, "json", {"type": "json_schema"}, {"type": "yaml"}])
+def test_a_form_of_plain_text_asks_for_nothing() -> None:
+    assert asked(response_format={"type": "text"}) == asked(response_format=None) == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(3, "json", {"type": "json_schema"}, {"type": "yaml"}),
+        {"type": "json_schema", "json_schema": {"name": "x"}},
+    ],
+)
 def test_a_form_that_is_none_is_refused(given: Any) -> None:
     with pytest.raises(ThinnestRequestError, match="response_format"):
         asked(response_format=given)

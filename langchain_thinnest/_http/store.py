@@ -86,8 +86,13 @@ class Account(ABC):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody has used it for a while."""
-        return not self._held and self.clock() - self.used > _KEEP
+        """Whether nobody has used it for a while, and no stream is open.
+
+        Leases that have ended are still held: they go at the next use, which may never come.
+        """
+        held = [ref() for ref, _ in self._held.copy().values()]
+        is_open = any(lease is not None and lease.is_open for lease in held)
+        return not is_open and self.clock() - self.used > _KEEP
 
     @abstractmethod
     def ask(self, question: Question) -> Reply:
