@@ -24,6 +24,7 @@ from langchain_thinnest._http.progress import PROGRESS, Progress, Sent
 _NO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # of aiohttp's own
 
 
+# No twin: `fast.py` stands on another library.
 class AsyncFastTransport(httpx.AsyncBaseTransport):
     """One connection. It is opened by the first request, and carries one at a time."""
 
@@ -138,14 +139,17 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 closing.close()
 
 
+# No twin: aiohttp reports what a request does to async functions.
 async def _headers_sent(_: object, context: Any, __: object) -> None:
     context.trace_request_ctx.sent = Sent.UNKNOWN
 
 
+# No twin: see `_headers_sent`.
 async def _body_sent(_: object, context: Any, __: object) -> None:
     context.trace_request_ctx.sent = Sent.YES
 
 
+# No twin: `fast.py` has the socket itself.
 class _Network:
     """The socket of a connection, for whoever closes all there is."""
 
@@ -156,6 +160,7 @@ class _Network:
         self._transport.abort()
 
 
+# No twin: `fast.py` stands on another library.
 class _Body(httpx.AsyncByteStream):
     """The body of an answer."""
 
