@@ -11,9 +11,11 @@ import contextlib
 import io
 import selectors
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import anyio
 import httpx
 from typing_extensions import Self, override
 from yarl import URL
@@ -22,6 +24,7 @@ from langchain_thinnest._http.environment import tls_context
 from langchain_thinnest._http.http11 import Selector
 from langchain_thinnest._http.progress import PROGRESS, Progress, Sent
 
+_AT_ONCE = 64 * 1024  # bytes that a socket takes without waiting
 _NO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # of aiohttp's own
 
 
@@ -48,7 +51,8 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
         progress.sent = Sent.NO
         if self._session is None:
             self._session = self._new_session()
-        with _as_httpx(progress):
+        answer: Any = None
+        with _as_httpx(progress), anyio.CancelScope() as scope:
             answer = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
@@ -59,8 +63,11 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=timeouts["connect"], sock_read=timeouts["read"]
                 ),
-                trace_request_ctx=progress,
+                trace_request_ctx=_Sending(progress, scope, timeouts),
             )
+        if answer is None:
+            raise httpx.WriteTimeout("the request was not taken in time")
+        progress.sent = Sent.YES
         self._answer = answer
         # The public `connection` is gone where all of a small answer has arrived.
         protocol: Any = answer._protocol  # noqa: SLF001
@@ -145,14 +152,29 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 closing.close()
 
 
+@dataclass
+class _Sending:
+    """What aiohttp's reports of one request change."""
+
+    progress: Progress
+    scope: anyio.CancelScope
+    timeouts: dict[str, float | None]
+
+
 # No twin: aiohttp reports what a request does to async functions.
 async def _headers_sent(_: object, context: Any, __: object) -> None:
-    context.trace_request_ctx.sent = Sent.UNKNOWN
+    sending: _Sending = context.trace_request_ctx
+    sending.progress.sent = Sent.UNKNOWN
+    # aiohttp has no limit for a write. A read that takes too long ends before this.
+    write, read = sending.timeouts["write"], sending.timeouts["read"]
+    if write is not None and read is not None:
+        sending.scope.deadline = anyio.current_time() + write + read
 
 
 # No twin: see `_headers_sent`.
-async def _body_sent(_: object, context: Any, __: object) -> None:
-    context.trace_request_ctx.sent = Sent.YES
+async def _body_sent(_: object, context: Any, params: Any) -> None:
+    if len(params.chunk) <= _AT_ONCE:
+        context.trace_request_ctx.progress.sent = Sent.YES
 
 
 # No twin: `fast.py` has the socket itself.
