@@ -1,4 +1,4 @@
-"""`python -m langchain_thinnest.emulator`: serve the demo agent until interrupted."""
+"""Serve thinnest.ai's chat endpoints on loopback, with a demo agent."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from langchain_thinnest.emulator.server import DEMO_AGENT_ID, ThinnestEmulator
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve the demo agent."""
-    parser = argparse.ArgumentParser(
-        prog="python -m langchain_thinnest.emulator",
-        description="Serve thinnest.ai's chat endpoints on loopback, with a demo agent.",
-    )
+    name = "python -m langchain_thinnest.emulator"
+    parser = argparse.ArgumentParser(name, description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any")
     parser.add_argument("--api-key", default="ak_emulator", help="the key that it takes")
@@ -26,17 +24,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     emulator = ThinnestEmulator(api_keys=[options.pop("api_key")], **options)
     try:
         with emulator, suppress(KeyboardInterrupt):
-            print(
-                "The thinnest.ai emulator serves; Ctrl+C ends it. In another terminal:\n"
-                f"  export THINNEST_BASE_URL={emulator.base_url}\n"
-                f"  export THINNEST_API_KEY={emulator.api_key}\n"
-                f"  export THINNEST_AGENT_ID={DEMO_AGENT_ID}",
-                flush=True,
-            )
+            print("The thinnest.ai emulator serves; Ctrl+C ends it. In another terminal:")
+            print(f"  export THINNEST_BASE_URL={emulator.base_url}")
+            print(f"  export THINNEST_API_KEY={emulator.api_key}")
+            print(f"  export THINNEST_AGENT_ID={DEMO_AGENT_ID}", flush=True)
             threading.Event().wait()
     except (OSError, OverflowError) as error:  # taken, not ours, or no port at all
-        where = f"{options['host']} port {options['port']}"
-        parser.error(f"cannot listen on {where}: {error}")
+        parser.error(f"cannot listen on {options['host']} port {options['port']}: {error}")
 
 
 if __name__ == "__main__":
