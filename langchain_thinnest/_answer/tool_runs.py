@@ -141,7 +141,7 @@ class AsyncToolRuns:
 
 
 def _child_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun) -> dict[str, Any]:
-    """A manager of children: the run's own handlers, since the model's are not inheritable.
+    """Return the fields of a child manager, with the run's own handlers.
 
     Its metadata stays (LangGraph's routing is in it), but for what describes a model.
     """
