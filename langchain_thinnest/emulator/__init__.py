@@ -1,8 +1,7 @@
 """The vendor's chat API on loopback, for the demo, the tests, and your own tests.
 
-    with ThinnestEmulator({"ag_1": ["Hello, ", "Ada."]}) as emulator:
-        here = {"api_key": emulator.api_key, "base_url": emulator.base_url}
-        model = ChatThinnest(model="ag_1", **here)
+    with ThinnestEmulator({"ag_1": ["Hello, ", "Ada."]}) as it:
+        model = ChatThinnest(model="ag_1", api_key=it.api_key, base_url=it.base_url)
 
 It needs the extra `emulator`. `langchain_thinnest.emulator.pytest` has a fixture.
 """

@@ -24,12 +24,11 @@ Event = dict[str, Any]
 Events = AsyncIterator[Event]
 Item = str | Event
 Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any] | list[Any]
-"""A script, a function of the message and the session, or a runnable.
-
-A script is a list of items, which answers every message the same, or a list of such lists,
-which answers one message each, whatever their sessions. A function gives (returns, yields, or
-awaits) items. A chat model gets the session's messages, a graph `{"messages": [...]}`, and any
-other runnable the message; `config["configurable"]` has the `session_id`, and a `thread_id`.
+"""A script: a list of items, which answers every message the same, or a list of such lists,
+which answers one message each, whatever their sessions. Or a function of the message and the
+session, which gives (returns, yields, or awaits) items. Or a runnable: a chat model gets the
+session's messages, a graph `{"messages": [...]}`, and any other one the message;
+`config["configurable"]` has the `session_id`, and a `thread_id`.
 """
 
 
@@ -123,7 +122,9 @@ async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[
         if kind == "on_tool_start":
             yield {"type": "tool_call", "name": event["name"], "args": data.get("input") or {}}
         elif kind == "on_tool_end":
-            yield _tool_result(event["name"], data.get("output"))
+            output = data.get("output")
+            result = output.content if isinstance(output, lc.BaseMessage) else output
+            yield {"type": "tool_result", "name": event["name"], "result": result}
         elif event["run_id"] == root and kind.endswith("_stream"):
             chunk = data.get("chunk")
             text = chunk.text if isinstance(chunk, lc.BaseMessage) else str(chunk or "")
@@ -136,7 +137,8 @@ async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Ite
     begun: dict[str | None, lc.BaseMessageChunk] = {}
     async for message, _ in agent.astream(given, config, stream_mode="messages"):
         if isinstance(message, lc.ToolMessage):
-            yield _tool_result(message.name, message)
+            name = message.name or "tool"
+            yield {"type": "tool_result", "name": name, "result": message.content}
         elif isinstance(message, lc.AIMessage):
             whole: Any = message
             if message.text:
@@ -147,11 +149,6 @@ async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Ite
             if getattr(whole, "chunk_position", "last") == "last":
                 for call in whole.tool_calls:
                     yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
-
-
-def _tool_result(name: str | None, output: Any) -> Event:
-    result = output.content if isinstance(output, lc.BaseMessage) else output
-    return {"type": "tool_result", "name": name or "tool", "result": result}
 
 
 @dataclass(frozen=True)
