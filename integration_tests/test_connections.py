@@ -16,6 +16,7 @@ import pytest
 
 from integration_tests.conftest import Make
 from integration_tests.test_lifetime import BEGIN, WHOLE, until
+from integration_tests.transports import GIVEN
 from integration_tests.ways import in_each_at_once
 from integration_tests.wire import (
     END,
@@ -65,7 +66,7 @@ def test_a_zipped_answer_gives_its_connection_back_once(
     body = gzip.compress(as_sse(*EVENTS).rstrip())  # the last line ends with the body
     fields = {"Content-Encoding": "gzip", "Content-Length": str(len(body))}
     wire.answer([head(200, {**HEADERS, **fields}) + body])
-    with httpx.Client() if given else contextlib.nullcontext() as client:
+    with GIVEN.Client() if given else contextlib.nullcontext() as client:
         model = wired(http_client=client, timeout=2.0)
         with ThreadPoolExecutor(8) as pool:
             texts = list(pool.map(lambda _: model.invoke("hi").text, range(100)))
@@ -188,7 +189,7 @@ def test_a_hook_that_raises_has_sent_nothing(wired: Make, wire: WireServer) -> N
         raise httpx.ReadTimeout("no token")
 
     with (
-        httpx.Client(event_hooks={"request": [hook]}) as client,
+        GIVEN.Client(event_hooks={"request": [hook]}) as client,
         pytest.raises(ThinnestError, match="was not sent"),
     ):
         wired(http_client=client).invoke("hi")
