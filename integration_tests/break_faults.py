@@ -371,12 +371,8 @@ BREAKS = [
     Break(
         "a body that cannot be read on is no refusal",
         HTTP11,
-        "    with contextlib.suppress(*_failures()):\n"
-        "        while (left := body.seconds_to_read()) is not None:\n"
-        "            body.take(connection",
-        "    if True:\n"
-        "        while (left := body.seconds_to_read()) is not None:\n"
-        "            body.take(connection",
+        "        with contextlib.suppress(*_failures()):\n",
+        "        if True:\n",
         ["refusal whose body stalls", "refusal whose body is cut"],
     ),
     Break(
@@ -619,8 +615,8 @@ BREAKS = [
         Break(
             f"reads after `done` count ({way})",
             CALL,
-            "                    if turn.is_over:\n                        break\n"
-            f"                if turn.is_done:\n                    {drain}\n",
+            "                if turn.is_over:\n                    break\n"
+            f"            if turn.is_done:\n                {drain}\n",
             "",
             ["garbage later after `done`", "text after `done`"],
             ERRORS_COUNT,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from integration_tests.warm import Cold, warmed_up
 from integration_tests.ways import V3_WAYS, WAYS
 from integration_tests.wire import WireServer
 from langchain_thinnest import ChatThinnest
@@ -26,6 +28,15 @@ def example_agent(message: str, session: Any) -> Any:
 def echo_agent(message: str, session: Any) -> Any:
     """Answers with what it was told, and how many turns it remembers."""
     yield f"{len(session.messages) // 2}: {message}"
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules and the tests, which live to the end.
+
+    Tests that look for what is left behind collect often, and each time takes 0.2 s otherwise.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +78,24 @@ def wired(wire: WireServer) -> Make:
         return ChatThinnest(**given)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def in_a_process() -> Iterator[Callable[..., Any]]:
+    """Begins a function of `processes.py`, or of another module, in a process of its own."""
+    flags = ["-X", "dev", "-W", "error::ResourceWarning"]
+    # From Python 3.12 on, who forks is told of other threads: one that watches streams.
+    flags += ["-W", "ignore:This process:DeprecationWarning"]
+    warm, cold = warmed_up("integration_tests.conftest", flags=flags), Cold(*flags)
+
+    def in_a_process(
+        function: str, *arguments: str, module: str = "processes", is_cold: bool = False
+    ) -> Any:
+        python = cold if is_cold else warm
+        return python.start(["-m", f"integration_tests.{module}", function, *arguments])
+
+    yield in_a_process
+    warm.close()
 
 
 def _name(way: Any) -> str:

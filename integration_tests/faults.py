@@ -58,13 +58,14 @@ from langchain_thinnest import (
 )
 from unit_tests.contract import EVENTS, TEXT, as_printed, as_sse
 
-READ_TIMEOUT = 0.2
+TIMEOUT = 5.0  # seconds, where nothing stalls
+STALL = 0.6  # seconds without a byte, where something does: the machine may be busy
 MAX_EVENT_BYTES = 2000
 SOME = EVENTS[:2]
 SOME_TEXT = EVENTS[0]["content"] + EVENTS[1]["content"]
 DONE = EVENTS[-1]
 WHOLE = as_sse(*EVENTS)
-LONG = 3.0  # seconds: longer than any test waits
+LONG = 10.0  # seconds: longer than any call waits
 
 
 class Reached(NamedTuple):
@@ -92,6 +93,7 @@ class Fault:
         fields: The model's, where the fault is relative to them.
         within: Seconds in which a call ends.
         asks: How many calls are made, one after the other, each with this outcome.
+        waits: A call mostly waits. It always does where the script stalls.
         sent: Whether the message was sent: yes, no or unknown, as the error says too.
     """
 
@@ -104,9 +106,18 @@ class Fault:
     partial: str | None = None
     text: str = TEXT
     fields: dict[str, Any] = field(default_factory=dict)
-    within: float = 2.0
+    within: float = TIMEOUT
     asks: int = 1
+    waits: bool = False
     sent: str = "yes"
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is worth the while to run it beside others."""
+        return self.waits or any(
+            isinstance(step, Wait) or (isinstance(step, Repeat) and step.pause > 0)
+            for step in self.script
+        )
 
 
 # --- servers that cannot be scripted, since no request reaches them ---
@@ -137,7 +148,7 @@ def _full_backlog() -> Place:
             client.connect_ex(listener.getsockname())
         yield Reached(
             f"http://127.0.0.1:{listener.getsockname()[1]}",
-            {"timeout": httpx.Timeout(5.0, connect=READ_TIMEOUT)},
+            {"timeout": httpx.Timeout(TIMEOUT, connect=STALL)},
         )
         for client in waiting:
             client.close()
@@ -153,7 +164,7 @@ def _takes_nothing() -> Place:
         yield Reached(
             f"http://127.0.0.1:{listener.getsockname()[1]}",
             {
-                "timeout": httpx.Timeout(5.0, write=READ_TIMEOUT),
+                "timeout": httpx.Timeout(TIMEOUT, write=STALL),
                 "request_metadata": {"large": "x" * 8_000_000},
             },
         )
@@ -184,9 +195,10 @@ def _in_handshake(*script: Step) -> Any:
     def place() -> Place:
         with WireServer(is_deaf=True) as server:
             server.answer(list(script))
+            stalls = any(isinstance(step, Wait) for step in script)
             yield Reached(
                 server.base_url.replace("http", "https"),
-                {"timeout": httpx.Timeout(5.0, connect=READ_TIMEOUT)},
+                {"timeout": httpx.Timeout(TIMEOUT, connect=STALL if stalls else TIMEOUT)},
             )
 
     return place
@@ -390,7 +402,11 @@ TABLE: dict[str, list[Fault]] = {
             **REFUSED_CONNECTION,
         ),
         Fault(
-            "connect timeout", ThinnestTimeoutError, place=_full_backlog, **REFUSED_CONNECTION
+            "connect timeout",
+            ThinnestTimeoutError,
+            place=_full_backlog,
+            waits=True,
+            **REFUSED_CONNECTION,
         ),
         Fault("untrusted certificate", ThinnestConnectionError, place=_untrusted, **UNSENT),
         Fault(
@@ -415,6 +431,7 @@ TABLE: dict[str, list[Fault]] = {
             "stall in the TLS handshake",
             ThinnestTimeoutError,
             place=_in_handshake(Wait(LONG)),
+            waits=True,
             **REFUSED_CONNECTION,
         ),
         *(
@@ -448,6 +465,8 @@ TABLE: dict[str, list[Fault]] = {
             "proxy that stalls in CONNECT",
             ThinnestTimeoutError,
             place=_proxied(Wait(LONG)),
+            # Alone, since the proxy is in the environment.
+            fields={"timeout": httpx.Timeout(TIMEOUT, read=0.2)},
             **REFUSED_CONNECTION,
         ),
         *(
@@ -487,7 +506,8 @@ TABLE: dict[str, list[Fault]] = {
             "server does not read",
             ThinnestTimeoutError,
             place=_takes_nothing,
-            within=4.0,
+            within=2 * TIMEOUT,
+            waits=True,
             sent="unknown",
         ),
         Fault("close before the status", ThinnestConnectionError, [Close()]),
@@ -666,7 +686,7 @@ TABLE: dict[str, list[Fault]] = {
         Fault(
             "JSON with spaces for ever",
             script=[*_json_begun(HALF), Repeat(chunk(b" "), 0.02)],
-            fields={"stall_timeout": 0.2},
+            fields={"stall_timeout": STALL},
             **STALLED,
         ),
         Fault(
@@ -815,13 +835,13 @@ TABLE: dict[str, list[Fault]] = {
         Fault(
             "heartbeats and nothing else, for longer than stall_timeout",
             script=[*_begun(as_sse(*SOME)), Repeat(chunk(b": ping\n"), 0.02)],
-            fields={"stall_timeout": READ_TIMEOUT},
+            fields={"stall_timeout": STALL},
             **CUT,
         ),
         Fault(
             "silence for longer than stall_timeout",
             script=[*_begun(as_sse(*SOME)), Wait(LONG)],
-            fields={"timeout": 10.0, "stall_timeout": READ_TIMEOUT},
+            fields={"timeout": 10.0, "stall_timeout": STALL},
             **CUT,
         ),
         Fault(
@@ -1006,19 +1026,19 @@ TABLE: dict[str, list[Fault]] = {
             "server that never closes after `done`",
             script=[*_begun(WHOLE), Wait(LONG)],
             fields={"timeout": 10.0},
-            within=1.3,
+            within=2.5,
         ),
         Fault(
             "comments for ever after `done`",
             script=[*_begun(WHOLE), Repeat(chunk(b": ping\n"), 0.02)],
             fields={"timeout": 10.0},
-            within=1.3,
+            within=2.5,
         ),
         Fault(
             "comments for ever and at once after `done`",
             script=[*_begun(WHOLE), Repeat(chunk(b": ping\n" * 1000), 0.0)],
             fields={"timeout": 10.0},
-            within=1.5,
+            within=2.5,
         ),
     ],
 }

@@ -180,10 +180,14 @@ def keeps_no_objects(base_url: str) -> None:
     assert after - before < 100, f"{after - before} objects more after 1,000 turns"
 
 
+def pass_over_slow_steps() -> None:
+    """asyncio's debug mode tells of them; the machine may be busy."""
+    logging.getLogger("asyncio").addFilter(lambda told: not told.msg.startswith("Executing"))
+
+
 def main(functions: dict[str, Any]) -> None:
     """Run the function that the command line names, with its arguments."""
-    # Of slow steps, asyncio's debug mode tells; the machine may be busy.
-    logging.getLogger("asyncio").addFilter(lambda told: not told.msg.startswith("Executing"))
+    pass_over_slow_steps()
     warnings.filterwarnings("ignore", category=LangChainBetaWarning)
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     functions[sys.argv[1]](*sys.argv[2:])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -24,8 +25,6 @@ from integration_tests.test_lifetime import until
 from integration_tests.wire import HEADERS, Step, Watch, WireServer, chunk, head
 from langchain_thinnest import ChatThinnest
 from unit_tests.contract import as_sse
-
-AFTER = 1.0  # seconds, in which a call comes as far as the server lets it
 
 
 class Runs(AsyncCallbackHandler):
@@ -181,9 +180,26 @@ async def group(call: Coroutine[Any, Any, None], reached: Reached) -> None:
         tasks.cancel_scope.cancel()
 
 
-async def wait_for(call: Coroutine[Any, Any, None], _: Reached) -> None:
+async def wait_for(call: Coroutine[Any, Any, None], reached: Reached) -> None:
+    """The time runs out once the call has come as far as the server lets it."""
+    task = asyncio.ensure_future(call)
+    await reached()
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(call, AFTER)
+        await asyncio.wait_for(task, 0.01)
+
+
+async def timeout(call: Coroutine[Any, Any, None], reached: Reached) -> None:
+    """As `asyncio.wait_for` does from Python 3.12 on: in the caller's own task."""
+
+    async def run_out() -> None:
+        await reached()
+        limit.reschedule(0)
+
+    with pytest.raises(asyncio.TimeoutError):  # noqa: PT012
+        async with asyncio.timeout(None) as limit:  # type: ignore[attr-defined]
+            watcher = asyncio.ensure_future(run_out())
+            await call
+    await watcher
 
 
 CANCELS: dict[str, Cancel] = {
@@ -194,6 +210,8 @@ CANCELS: dict[str, Cancel] = {
     "group": group,
     "wait_for": wait_for,
 }
+if sys.version_info >= (3, 11):
+    CANCELS["timeout"] = timeout
 
 
 # --- when ---
@@ -288,7 +306,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing(
             )
 
             async def reached() -> None:
-                give_up = time.monotonic() + 5.0
+                give_up = time.monotonic() + 30.0
                 while not (place.is_reached() and len(run.begun) == place.tools):
                     assert time.monotonic() < give_up
                     await asyncio.sleep(0.02)

@@ -15,11 +15,13 @@ import httpx
 import pytest
 
 from integration_tests.conftest import Make
-from integration_tests.test_lifetime import BEGIN, WHOLE
+from integration_tests.test_lifetime import BEGIN, WHOLE, until
+from integration_tests.ways import in_each_at_once
 from integration_tests.wire import (
     END,
     HEADERS,
     Repeat,
+    Step,
     Wait,
     WireServer,
     chunk,
@@ -40,18 +42,19 @@ OTHER = stream(as_sse({"type": "text", "content": "another's"}, {"type": "done"}
 @pytest.mark.parametrize(
     "extra", [b"\r\n", b"x", b"".join(OTHER)], ids=["crlf", "x", "answer"]
 )  # type: ignore[arg-type]
-@pytest.mark.parametrize("pause", [0.0, 0.1])
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "late"])
 def test_what_follows_an_answer_reaches_no_other_call(
-    wired: Make, wire: WireServer, way: Any, extra: bytes, pause: float
+    wired: Make, wire: WireServer, way: Any, extra: bytes, is_late: bool
 ) -> None:
-    if pause:
-        wire.answer([*WHOLE, Wait(pause), extra])
-    else:
-        wire.answer([b"".join(WHOLE) + extra])  # type: ignore[arg-type]
+    """It comes with the answer, or when the call has given its connection back."""
     model = wired()
-    for _ in range(3):
+    for asked in range(1, 4):
+        is_over = threading.Event()
+        late = [*WHOLE, Wait(is_over), extra]
+        wire.answer(late if is_late else [b"".join(WHOLE) + extra])  # type: ignore[arg-type]
         assert way(model, "hi").text == TEXT
-        threading.Event().wait(2 * pause)
+        is_over.set()
+        assert until(lambda asked=asked: wire.answered == asked)
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["own", "given"])
@@ -76,17 +79,20 @@ def test_cookies_do_not_travel_between_keys(wired: Make, wire: WireServer, way: 
     assert not any("cookie" in request.headers for request in wire.requests)
 
 
-def test_heartbeats_do_not_hide_a_stall(wired: Make, wire: WireServer, any_way: Any) -> None:
-    wire.answer([*BEGIN, Repeat(chunk(b": ping\n"), 0.05)])
-    with pytest.raises(ThinnestInterruptedError, match="`stall_timeout`") as caught:
-        any_way(wired(stall_timeout=0.3), "hi")
-    assert caught.value.partial.text == EVENTS[0]["content"]
+@pytest.mark.parametrize(
+    "rest", [Repeat(chunk(b": ping\n"), 0.05), Wait(5.0)], ids=["heartbeats", "silence"]
+)
+def test_heartbeats_do_not_hide_a_stall_and_silence_is_one_too(
+    wired: Make, wire: WireServer, rest: Step
+) -> None:
+    wire.answer([*BEGIN, rest])
 
+    def check(way: Any) -> None:
+        with pytest.raises(ThinnestInterruptedError, match="`stall_timeout`") as caught:
+            way(wired(stall_timeout=0.5), "hi")
+        assert caught.value.partial.text == EVENTS[0]["content"]
 
-def test_silence_is_a_stall_too(wired: Make, wire: WireServer, any_way: Any) -> None:
-    wire.answer([*BEGIN, Wait(5.0)])
-    with pytest.raises(ThinnestInterruptedError, match="`stall_timeout`"):
-        any_way(wired(stall_timeout=0.3), "hi")
+    in_each_at_once(check)
 
 
 @pytest.mark.parametrize(
@@ -193,12 +199,15 @@ def test_a_hook_that_raises_has_sent_nothing(wired: Make, wire: WireServer) -> N
 
 
 def test_no_thread_of_ours_runs(wired: Make, wire: WireServer, way: Any) -> None:
-    wire.answer([*BEGIN, Wait(0.3), chunk(as_sse(*EVENTS[1:])), END])
+    go_on = threading.Event()
+    wire.answer([*BEGIN, Wait(go_on), chunk(as_sse(*EVENTS[1:])), END])
     before = set(threading.enumerate())
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(way, wired(), "hi")
-        threading.Event().wait(0.15)
+        assert until(lambda: len(wire.requests) == 1)
+        threading.Event().wait(0.05)  # until it reads the body
         names = {thread.name for thread in threading.enumerate() if thread not in before}
+        go_on.set()
         assert answer.result().text == TEXT
     assert all("_accept" in name or "_serve" in name or "Pool" in name for name in names), (
         names

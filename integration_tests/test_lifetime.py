@@ -9,8 +9,6 @@ import gc
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,23 +30,7 @@ WHOLE = stream(as_sse(*EVENTS))
 BEGIN = [head(200, {**HEADERS, "Transfer-Encoding": "chunked"}), chunk(as_sse(EVENTS[0]))]
 
 
-def in_a_process(
-    function: str, *arguments: str, module: str = "processes"
-) -> subprocess.Popen[str]:
-    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning"]
-    # From Python 3.12 on, who forks is told of other threads: one that watches streams.
-    command += ["-W", "ignore:This process:DeprecationWarning"]
-    command += ["-m", f"integration_tests.{module}"]
-    return subprocess.Popen(
-        [*command, function, *arguments],
-        cwd=Path(__file__).parent.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ends_well(process: subprocess.Popen[str]) -> None:
+def ends_well(process: Any) -> None:
     out, err = process.communicate(timeout=SECONDS + 10)
     assert (process.returncode, out, err) == (0, "", "")
 
@@ -104,7 +86,7 @@ def test_one_model_serves_many_threads(make: Make) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_parent_and_child_of_a_fork_both_work(wire: WireServer) -> None:
+def test_parent_and_child_of_a_fork_both_work(wire: WireServer, in_a_process: Any) -> None:
     go_on = threading.Event()
     rest = [chunk(as_sse(*EVENTS[1:])), END]
     wire.answer([*BEGIN, Wait(go_on), *rest], *[WHOLE] * 10)
@@ -120,7 +102,9 @@ def test_parent_and_child_of_a_fork_both_work(wire: WireServer) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_child_gives_up_on_a_body_that_does_not_end(wire: WireServer) -> None:
+def test_a_child_gives_up_on_a_body_that_does_not_end(
+    wire: WireServer, in_a_process: Any
+) -> None:
     wire.answer(WHOLE, [*WHOLE[:-1], Wait(20.0)])
     begin = time.monotonic()
     ends_well(in_a_process("forks_while_streams_are_watched", wire.base_url))
@@ -348,18 +332,20 @@ async def test_two_thousand_calls_leave_no_socket_and_no_task(
     assert until(lambda: sockets() <= before), f"{before} before, {sockets()} after"
 
 
-def test_nothing_is_left_open_at_the_exit(wire: WireServer) -> None:
+def test_nothing_is_left_open_at_the_exit(wire: WireServer, in_a_process: Any) -> None:
     wire.answer(WHOLE)
-    ends_well(in_a_process("makes_calls_and_exits", wire.base_url))
+    ends_well(in_a_process("makes_calls_and_exits", wire.base_url, is_cold=True))
 
 
 def test_streams_that_the_garbage_collector_finds_anywhere_do_no_harm(
-    wire: WireServer,
+    wire: WireServer, in_a_process: Any
 ) -> None:
     wire.answer(WHOLE)
     ends_well(in_a_process("collects_streams_anywhere", wire.base_url))
 
 
-def test_a_thousand_turns_more_keep_no_objects_more(wire: WireServer) -> None:
+def test_a_thousand_turns_more_keep_no_objects_more(
+    wire: WireServer, in_a_process: Any
+) -> None:
     wire.answer(WHOLE)
     ends_well(in_a_process("keeps_no_objects", wire.base_url))

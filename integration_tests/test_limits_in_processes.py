@@ -21,12 +21,14 @@ from typing import Any
 
 import pytest
 from langchain_core.rate_limiters import BaseRateLimiter
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from integration_tests.conftest import KEY, Make, echo_agent
-from integration_tests.test_lifetime import ends_well, in_a_process, until
+from integration_tests.test_lifetime import ends_well, until
 from integration_tests.wire import Watch, WireServer, refusal, stream
 from langchain_thinnest import ChatThinnest, ThinnestRateLimitError
+from langchain_thinnest._http.shared_store import store_at
+from langchain_thinnest._http.store import account_for
 from langchain_thinnest.emulator import ThinnestEmulator
 from unit_tests.contract import EVENTS, TEXT, as_sse
 
@@ -42,15 +44,25 @@ def model_of(server: Any, **fields: Any) -> ChatThinnest:
     return ChatThinnest(agent_id="ag_echo", api_key=KEY, base_url=server.base_url, **fields)
 
 
-@pytest.mark.parametrize("case", ["loop_that_is_blocked", "loop_that_is_closed"])
-def test_loops_that_stand_still_hold_nobody_up(case: str) -> None:
-    with emulator(requests_per_window=1, window_seconds=2) as server:
-        ends_well(in_a_process(case, server.base_url, module=PROCESSES))
+def test_loops_that_stand_still_hold_nobody_up(in_a_process: Any) -> None:
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for case in ("loop_that_is_blocked", "loop_that_is_closed"):
+            server = stack.enter_context(emulator(requests_per_window=1, window_seconds=0.8))
+            running[case] = in_a_process(case, server.base_url, module=PROCESSES)
+        all_end_well(running)
 
 
-def test_interrupts_at_any_moment_leave_no_place_behind() -> None:
+def test_interrupts_at_any_moment_leave_no_place_behind(in_a_process: Any) -> None:
     with emulator() as server:
         ends_well(in_a_process("interrupted", server.base_url, module=PROCESSES))
+
+
+def all_end_well(running: dict[str, Any]) -> None:
+    """Wait for processes that run side by side, since they mostly wait themselves."""
+    for case, process in running.items():
+        print(case)
+        ends_well(process)
 
 
 def window(limit: int | str, remaining: int, reset: float) -> dict[str, str]:
@@ -61,26 +73,31 @@ def window(limit: int | str, remaining: int, reset: float) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        window(0, 0, time.time() + 3),
-        window(30, 0, (time.time() + 3) * 1000),
-        window(30, 0, time.time() + 10 * 365 * 86_400),
-        window(30, 0, 0),
-        {**window(30, 0, time.time() + 3), "Date": "Thu, 01 Jan 2015 00:00:00 GMT"},
-        window("none", 0, time.time() + 1),
-    ],
-    ids=["limit 0", "milliseconds", "years away", "long ago", "stale date", "no limit"],
-)
-def test_headers_that_make_no_sense_close_no_key(
-    wire: WireServer, headers: dict[str, str]
+def nonsense() -> dict[str, dict[str, str]]:
+    soon = time.time() + 2
+    return {
+        "limit 0": window(0, 0, soon),
+        "milliseconds": window(30, 0, soon * 1000),
+        "years away": window(30, 0, soon + 10 * 365 * 86_400),
+        "long ago": window(30, 0, 0),
+        "stale date": {**window(30, 0, soon), "Date": "Thu, 01 Jan 2015 00:00:00 GMT"},
+        "no limit": window("none", 0, soon),
+    }
+
+
+def test_headers_that_make_no_sense_close_no_key(in_a_process: Any) -> None:
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for case, headers in nonsense().items():
+            wire = stack.enter_context(WireServer())
+            wire.answer(stream(as_sse(*EVENTS), headers=headers))
+            running[case] = in_a_process("answers", wire.base_url, "2", "40", module=PROCESSES)
+        all_end_well(running)
+
+
+def test_one_long_wait_rests_one_call_alone(
+    wired: Make, wire: WireServer, in_a_process: Any
 ) -> None:
-    wire.answer(stream(as_sse(*EVENTS), headers=headers))
-    ends_well(in_a_process("answers", wire.base_url, "2", "40", module=PROCESSES))
-
-
-def test_one_long_wait_rests_one_call_alone(wired: Make, wire: WireServer) -> None:
     wire.answer(refusal(429, headers={"Retry-After": "86400"}), WHOLE)
     with pytest.raises(ThinnestRateLimitError) as caught:
         wired().invoke("hi")
@@ -157,6 +174,9 @@ def test_who_wants_no_retries_waits_for_no_stream(wired: Make, wire: WireServer)
 def test_waiting_is_told_once(
     wired: Make, wire: WireServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """By a clock that runs ten times as fast."""
+    account = account_for(wire.base_url, SecretStr(KEY))
+    account.clock = lambda: 10 * time.monotonic()
     wire.answer([*WHOLE[:2], Watch(threading.Event())], WHOLE)
     caplog.set_level(logging.INFO, "langchain_thinnest")
     chunks = wired(max_streams=1).stream("outer")
@@ -172,7 +192,8 @@ def test_waiting_is_told_once(
 def test_a_server_that_only_refuses_is_given_up_on(wired: Make, wire: WireServer) -> None:
     wire.answer(refusal(429, headers={"Retry-After": "0"}))
     with ThreadPoolExecutor(20) as pool:
-        calls = [pool.submit(wired(max_retries=2).invoke, "hi") for _ in range(20)]
+        model = wired(max_retries=2, max_retry_wait=0.5)
+        calls = [pool.submit(model.invoke, "hi") for _ in range(20)]
         for call in calls:
             with pytest.raises(ThinnestRateLimitError):
                 call.result(50)
@@ -214,38 +235,45 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-@pytest.mark.parametrize(
-    "method",
-    [pytest.param("fork", marks=pytest.mark.skipif(os.name == "nt", reason="")), "spawn"],
-)
-def test_processes_count_together(shared: str, method: str) -> None:
-    with ThinnestEmulator(
-        {"ag_echo": echo_agent},
-        api_keys=[KEY],
-        requests_per_window=20,
-        window_seconds=3,
-        max_connections=2,
-    ) as server:
-        ends_well(in_a_process("fleet", server.base_url, shared, method, module=PROCESSES))
-        assert len(server.requests) == 34
-        assert server.refused <= 4
+def test_processes_count_together(shared: str, in_a_process: Any) -> None:
+    """Forked and spawned ones, side by side, each with a server of their own."""
+    methods = ["spawn", *(["fork"] if hasattr(os, "fork") else [])]
+    limits = {
+        "requests_per_window": 20,
+        "window_seconds": 1.8,  # two seconds, as the headers say it
+        "max_connections": 2,
+    }
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(emulator(**limits)) for _ in methods]
+        running = {
+            method: in_a_process("fleet", server.base_url, shared, method, module=PROCESSES)
+            for method, server in zip(methods, servers, strict=True)
+        }
+        all_end_well(running)
+        for server in servers:
+            assert len(server.requests) == 34
+            assert server.refused <= 4
 
 
-def test_the_places_of_a_killed_worker_come_back(shared: str) -> None:
+def test_the_places_of_a_killed_worker_come_back(shared: str, in_a_process: Any) -> None:
+    lease = 4.0
+
     def agent(message: str, session: Any) -> Iterator[str]:
         yield message
         time.sleep(60 if message == "slow" else 0)
 
     with ThinnestEmulator({"ag_echo": agent}, api_keys=[KEY]) as server:
-        worker = in_a_process("holds_streams", server.base_url, shared, module=PROCESSES)
+        store_at(shared).lease = lease
+        asked = (server.base_url, shared, str(lease))
+        worker = in_a_process("holds_streams", *asked, module=PROCESSES)
         assert worker.stdout is not None
         assert [worker.stdout.readline() for _ in range(2)] == ["open\n"] * 2
         worker.kill()
-        worker.communicate()
+        worker.communicate(timeout=60)
         began = time.monotonic()
         model = model_of(server, shared_limits=shared, max_streams=2)
         assert model.invoke("hi").text == "hi"
-        assert 5 < time.monotonic() - began < 30
+        assert 1 < time.monotonic() - began < 15
 
 
 async def test_async_calls_do_not_block_the_loop(shared: str) -> None:
@@ -279,9 +307,10 @@ def test_the_thread_ends_when_no_stream_is_open(shared: str) -> None:
         return sum(each.name == "langchain-thinnest-limits" for each in threading.enumerate())
 
     with emulator() as server:
+        store_at(shared).linger = 0.3
         chunks = model_of(server, shared_limits=shared).stream("hi")
         next(chunks)
-        time.sleep(1.5)
+        time.sleep(1.0)
         assert threads() == 1
         list(chunks)
     assert until(lambda: threads() == 0, 5)

@@ -9,21 +9,29 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 
-from integration_tests.conftest import Make
-from integration_tests.ways import WAYS
+from integration_tests.conftest import Make, example_agent
+from integration_tests.ways import WAYS, in_each_at_once
 from integration_tests.wire import WireServer, refusal, stream
-from langchain_thinnest import ThinnestConnectionError
+from langchain_thinnest import ChatThinnest, ThinnestConnectionError
 from langchain_thinnest.emulator import Fault, ThinnestEmulator
 from unit_tests.contract import EVENTS, TEXT, as_sse
 
 
-def test_twice_429_then_200(emulator: ThinnestEmulator, make: Make, any_way: Any) -> None:
-    emulator.fail_next(Fault.status(429, retry_after=1), times=2)
-    began = time.monotonic()
-    assert any_way(make(), "hi").text == TEXT
-    assert time.monotonic() - began >= 2
-    assert len(emulator.requests) == 3
-    assert all(request == emulator.requests[0] for request in emulator.requests)
+def model_of(emulator: ThinnestEmulator) -> ChatThinnest:
+    return ChatThinnest(agent_id="ag_1", api_key=emulator.api_key, base_url=emulator.base_url)
+
+
+def test_twice_429_then_200() -> None:
+    def check(way: Any) -> None:
+        with ThinnestEmulator({"ag_1": example_agent}) as emulator:
+            emulator.fail_next(Fault.status(429, retry_after=1), times=2)
+            began = time.monotonic()
+            assert way(model_of(emulator), "hi").text == TEXT
+            assert time.monotonic() - began >= 2
+            assert len(emulator.requests) == 3
+            assert all(request == emulator.requests[0] for request in emulator.requests)
+
+    in_each_at_once(check)
 
 
 def test_the_reset_of_the_window_is_waited_for(wired: Make, wire: WireServer) -> None:
@@ -47,9 +55,6 @@ def test_a_server_that_comes_up_late_is_reached() -> None:
     import socket
     import threading
 
-    from langchain_thinnest import ChatThinnest
-    from langchain_thinnest.emulator import ThinnestEmulator
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     model = ChatThinnest(
@@ -67,26 +72,38 @@ def test_a_server_that_comes_up_late_is_reached() -> None:
         emulator.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_handlers_are_told_of_retries(
-    emulator: ThinnestEmulator, make: Make, way: Any
-) -> None:
-    told: list[Any] = []
+class Told:
+    """What a handler was told of retries: the errors, and in which runs."""
 
-    class Sync(BaseCallbackHandler):
-        def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
-            told.append((type(retry_state.outcome.exception()).__name__, kwargs["run_id"]))
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.runs: set[Any] = set()
 
-    class Async(AsyncCallbackHandler):
-        async def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
-            told.append((type(retry_state.outcome.exception()).__name__, kwargs["run_id"]))
+    def take(self, retry_state: Any, kwargs: Any) -> None:
+        self.errors.append(type(retry_state.outcome.exception()).__name__)
+        self.runs.add(kwargs["run_id"])
 
-    for handler in (Sync(), Async()):
-        told.clear()
-        emulator.fail_next(Fault.status(429, retry_after=0), times=2)
-        way(make(), "hi", {"callbacks": [handler]})
-        assert [name for name, _ in told] == ["ThinnestRateLimitError"] * 2
-        assert len({run_id for _, run_id in told}) == 1
+
+class ToldSync(Told, BaseCallbackHandler):
+    def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+        self.take(retry_state, kwargs)
+
+
+class ToldAsync(Told, AsyncCallbackHandler):
+    async def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+        self.take(retry_state, kwargs)
+
+
+def test_handlers_are_told_of_retries() -> None:
+    def check(way: Any) -> None:
+        for handler in (ToldSync(), ToldAsync()):
+            with ThinnestEmulator({"ag_1": example_agent}) as emulator:
+                emulator.fail_next(Fault.status(429, retry_after=0), times=2)
+                way(model_of(emulator), "hi", {"callbacks": [handler]})
+                assert handler.errors == ["ThinnestRateLimitError"] * 2
+                assert len(handler.runs) == 1
+
+    in_each_at_once(check, WAYS)
 
 
 async def test_a_wait_is_cancelled_at_once(wired: Make, wire: WireServer) -> None:

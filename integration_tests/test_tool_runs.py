@@ -21,7 +21,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 
 from integration_tests.conftest import KEY, Make, example_agent
-from integration_tests.ways import V3_WAYS
+from integration_tests.ways import V3_WAYS, in_each_at_once
 from integration_tests.wire import (
     END,
     Close,
@@ -318,16 +318,20 @@ def test_json_tools_with_and_without_results(
     assert answer.tool_calls == []
 
 
-@pytest.mark.parametrize("after", [[Close()], [Wait(2.0)]])
+@pytest.mark.parametrize("after", [[Close()], [Wait(5.0)]])
 def test_json_that_is_not_whole_runs_no_tool(
-    wired: Make, wire: WireServer, any_way: Any, after: list[Any]
+    wired: Make, wire: WireServer, after: list[Any]
 ) -> None:
     whole = answer_in("json", *EVENTS)[0]
     wire.answer([whole[:-9], *after])
-    recorder = SyncRecorder()
-    with pytest.raises(ThinnestError):
-        any_way(wired(timeout=0.3), "hi", {"callbacks": [recorder]})
-    assert recorder.seen == ["start", "error"]
+
+    def check(way: Any) -> None:
+        recorder = SyncRecorder()
+        with pytest.raises(ThinnestError):
+            way(wired(timeout=0.5), "hi", {"callbacks": [recorder]})
+        assert recorder.seen == ["start", "error"]
+
+    in_each_at_once(check)
 
 
 @pytest.mark.parametrize(
@@ -336,21 +340,25 @@ def test_json_that_is_not_whole_runs_no_tool(
         ([Close()], ThinnestInterruptedError),
         ([Reset()], ThinnestInterruptedError),
         ([END], ThinnestInterruptedError),
-        ([Wait(2.0)], ThinnestInterruptedError),
+        ([Wait(5.0)], ThinnestInterruptedError),
         ([chunk(as_sse({"type": "error", "message": "x"}))], ThinnestError),
         ([chunk(b"data: bad\n")], ThinnestError),
     ],
 )
 def test_a_stream_that_dies_ends_open_runs_before_the_model(
-    wired: Make, wire: WireServer, any_way: Any, after: list[Any], error: type[Exception]
+    wired: Make, wire: WireServer, after: list[Any], error: type[Exception]
 ) -> None:
     wire.answer([BEGIN, chunk(as_sse(*EVENTS[:4])), *after])
-    recorder = SyncRecorder()
-    with pytest.raises(error) as caught:
-        any_way(wired(timeout=0.5), "hi", {"callbacks": [recorder]})
-    seen = [name for name in recorder.seen if name not in TEXTS]
-    assert seen == ["start", "tool_start", "tool_error", "error"]
-    assert recorder.tools[1]["args"][0] is caught.value
+
+    def check(way: Any) -> None:
+        recorder = SyncRecorder()
+        with pytest.raises(error) as caught:
+            way(wired(timeout=0.7), "hi", {"callbacks": [recorder]})
+        seen = [name for name in recorder.seen if name not in TEXTS]
+        assert seen == ["start", "tool_start", "tool_error", "error"]
+        assert recorder.tools[1]["args"][0] is caught.value
+
+    in_each_at_once(check)
 
 
 def test_a_stop_sequence_ends_open_runs(

@@ -7,7 +7,8 @@ model serves many loops.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from operator import add
 from typing import Any
@@ -124,3 +125,15 @@ WAYS: list[Way] = [
     chain_astream,
 ]
 V3_WAYS: list[Way] = [stream_events, astream_events]
+
+
+def in_each_at_once(check: Callable[[Way], object], ways: Sequence[Way] = ()) -> None:
+    """Check each way, by default all of them, side by side: for what mostly waits."""
+    ways = ways or [*WAYS, *V3_WAYS]
+    with ThreadPoolExecutor(len(ways)) as pool:
+        checks = [(way, pool.submit(check, way)) for way in ways]
+    failed = {way.__name__: error for way, its in checks if (error := its.exception())}
+    for name, error in failed.items():
+        print(f"{name}: {error!r}")
+    for error in failed.values():
+        raise error

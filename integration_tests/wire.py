@@ -21,7 +21,7 @@ HEADERS = {"Content-Type": "text/event-stream"}
 
 @dataclass(frozen=True)
 class Wait:
-    """Send nothing until the event is set, or for some seconds."""
+    """Send nothing until the event is set, or for some seconds, while the server runs."""
 
     until: threading.Event | float
 
@@ -45,10 +45,14 @@ class Watch:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Send the same bytes again and again, until the client is gone."""
+    """Send the same bytes again and again, until the client or the server is gone.
+
+    And not for ever, so that a client that would read for ever fails a test and not the run.
+    """
 
     data: bytes
     pause: float
+    seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class WireServer:
         tls: The server's side of TLS, if it speaks it.
         is_deaf: It takes whatever comes first for a request.
         requests: What it was asked, in order.
+        answered: How many of these requests' scripts are done; what they send has arrived.
         connections: How many connections it accepted.
     """
 
@@ -125,12 +130,14 @@ class WireServer:
     tls: ssl.SSLContext | None = None
     is_deaf: bool = False
     requests: list[Taken] = field(default_factory=list)
+    answered: int = 0
     connections: int = 0
 
     def __post_init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._ended = threading.Event()
 
     @property
     def base_url(self) -> str:
@@ -151,6 +158,7 @@ class WireServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         for connection in list(self._open):
@@ -182,9 +190,48 @@ class WireServer:
                     script = (
                         self.scripts[0] if len(self.scripts) == 1 else self.scripts.popleft()
                     )
-                if not all(_do(connection, step) for step in script):
+                try:
+                    lives_on = all(self._do(connection, step) for step in script)
+                finally:
+                    with self._lock:
+                        self.answered += 1
+                if not lives_on:
                     break
         self._open.discard(connection)
+
+    def _do(self, connection: socket.socket, step: Step) -> bool:  # noqa: C901
+        """Do one step, and say whether the connection lives on."""
+        if isinstance(step, bytes):
+            connection.sendall(step)
+        elif isinstance(step, Wait):
+            if isinstance(step.until, float):
+                self._ended.wait(step.until)
+            else:
+                step.until.wait(10)
+        elif isinstance(step, Repeat):
+            give_up = time.monotonic() + step.seconds
+            while time.monotonic() < give_up:
+                connection.sendall(step.data)
+                if self._ended.wait(step.pause):
+                    break
+            return False
+        elif isinstance(step, Bare):
+            socket.socket.sendall(connection, step.data)
+        elif isinstance(step, Watch):
+            connection.settimeout(10)
+            with contextlib.suppress(OSError):
+                while connection.recv(4096):
+                    pass
+            step.closed.set()
+            return False
+        else:
+            if isinstance(step, Reset):
+                linger = struct.pack("ii", 1, 0)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            else:
+                connection.shutdown(socket.SHUT_RDWR)
+            return False
+        return True
 
 
 def _read_request(reader: Any) -> Taken | None:
@@ -196,35 +243,3 @@ def _read_request(reader: Any) -> Taken | None:
         name, _, value = field_.partition(":")
         headers[name.lower()] = value.strip()
     return Taken(line, headers, reader.read(int(headers.get("content-length", 0))))
-
-
-def _do(connection: socket.socket, step: Step) -> bool:
-    """Do one step, and say whether the connection lives on."""
-    if isinstance(step, bytes):
-        connection.sendall(step)
-    elif isinstance(step, Wait):
-        if isinstance(step.until, float):
-            time.sleep(step.until)
-        else:
-            step.until.wait(10)
-    elif isinstance(step, Repeat):
-        while True:
-            connection.sendall(step.data)
-            time.sleep(step.pause)
-    elif isinstance(step, Bare):
-        socket.socket.sendall(connection, step.data)
-    elif isinstance(step, Watch):
-        connection.settimeout(10)
-        with contextlib.suppress(OSError):
-            while connection.recv(4096):
-                pass
-        step.closed.set()
-        return False
-    else:
-        if isinstance(step, Reset):
-            linger = struct.pack("ii", 1, 0)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        else:
-            connection.shutdown(socket.SHUT_RDWR)
-        return False
-    return True

@@ -97,7 +97,8 @@ def create_thinnest_agent(
 
     def call(state: MessagesState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
         turn = _AgentTurn(model, config, name)
-        return turn.update(model.invoke(state["messages"], turn.config, **turn.arguments))
+        answer = model.invoke(state["messages"], turn.config, **turn.arguments)
+        return turn.update(answer)
 
     async def acall(
         state: MessagesState, config: RunnableConfig

@@ -1,6 +1,7 @@
 """`ChatThinnest`: the methods that LangChain calls.
 
-Its fields are in `_fields.py`; tools, typed answers, and the model as a tool in `_binding.py`.
+Its fields are in `_fields.py`; tools, typed answers, and the model as a tool in `_binding.py`;
+what type checkers and editors are told of the arguments in `_signatures.py`.
 
 Every method begins a `Call` and shows the pieces of its answer in the shape that LangChain
 asked for. What travels over the wire, and what it means, is not known here.
@@ -9,11 +10,11 @@ asked for. What travels over the wire, and what it means, is not known here.
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
+    Coroutine,
     Iterator,
     Mapping,
     Sequence,
@@ -68,6 +69,7 @@ from langchain_thinnest._request.endpoint import (
 from langchain_thinnest._request.messages import to_text, tool_call_ids
 from langchain_thinnest._request.tool_protocol import CallOptions
 from langchain_thinnest._sessions import KNOWN_SESSIONS
+from langchain_thinnest._signatures import Calls, Constructor, declared_as
 from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -119,8 +121,8 @@ class ChatThinnest(ThinnestBinding):
 
     model_config = ConfigDict(defer_build=False)
 
+    @declared_as(Constructor.construct)
     def __init__(self, **kwargs: Any) -> None:
-        """Make a model; the fields are the arguments."""
         try:
             super().__init__(**kwargs)
         except ValidationError as error:
@@ -253,6 +255,7 @@ class ChatThinnest(ThinnestBinding):
     # --- before a call: config, callbacks, cache ---
 
     @override
+    @declared_as(Calls[AIMessage].call)
     def invoke(
         self,
         input: LanguageModelInput,
@@ -265,6 +268,7 @@ class ChatThinnest(ThinnestBinding):
         return super().invoke(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[Coroutine[Any, Any, AIMessage]].call)
     async def ainvoke(
         self,
         input: LanguageModelInput,
@@ -277,6 +281,7 @@ class ChatThinnest(ThinnestBinding):
         return await super().ainvoke(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[Iterator[AIMessageChunk]].call)
     def stream(
         self,
         input: LanguageModelInput,
@@ -294,6 +299,7 @@ class ChatThinnest(ThinnestBinding):
         return super().stream(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[AsyncIterator[AIMessageChunk]].call)
     def astream(
         self,
         input: LanguageModelInput,
@@ -308,6 +314,7 @@ class ChatThinnest(ThinnestBinding):
         )
         if manager.handlers:
             kwargs[_RUN] = AsyncCallbackManagerForLLMRun(**_run_fields(config, manager))
+        # Twins differ: the framework's async generator does not close the model's.
         inner: list[AsyncGenerator[ChatGenerationChunk, None]] = []
         kwargs[_INNER] = inner
         return _AsyncStream(super().astream(input, config, stop=stop, **kwargs), inner)
@@ -363,7 +370,8 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        deque(read(call, run_manager, ignore), maxlen=0)
+        for _ in read(call, run_manager, ignore):
+            pass
         return _result(call)
 
     @override
@@ -399,6 +407,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
+        # Twins differ: see `astream`.
         chunks = aread(call, run_manager or kwargs.get(_RUN), call.answer.chunk)
         kwargs.get(_INNER, []).append(chunks)
         return chunks
@@ -413,7 +422,8 @@ class ChatThinnest(ThinnestBinding):
     ) -> Iterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
-        with closing(read(call, run_manager, events.before_the_end)) as found:
+        found = read(call, run_manager, events.before_the_end)
+        with closing(found):
             for some in found:
                 yield from some
         # Last of all, since the framework asks for no event after it.
@@ -430,6 +440,7 @@ class ChatThinnest(ThinnestBinding):
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
         found = aread(call, run_manager, events.before_the_end)
+        # Twins differ: the framework's task may be cancelled between two events.
         async with ClosedWithItsTask(found):
             async for some in found:
                 for event in some:
@@ -502,6 +513,7 @@ class ChatThinnest(ThinnestBinding):
             max_streams=self.max_streams,
             shared_limits=self.shared_limits,
             stall_timeout=self.stall_timeout,
+            transport=self.transport,
         )
 
     def _agent_of(self, kwargs: Mapping[str, Any]) -> str:
@@ -545,6 +557,7 @@ class ChatThinnest(ThinnestBinding):
         return self.model_copy(update={"cache": False})
 
 
+# No twin: a sync generator that is closed drops, and so closes, the one inside.
 class _AsyncStream(AsyncIterator[AIMessageChunk]):
     """The framework's generator, as `astream` returns it; the inner one is closed first.
 

@@ -79,7 +79,7 @@ class Admission:
         self._arrived: float | None = None
         self._own_streams = 0
         self._since = 0.0
-        self._began = time.monotonic()
+        self._began = account.clock()
 
     def enter(self) -> Lease:
         """Wait until the request may go out.
@@ -87,6 +87,7 @@ class Admission:
         Raises:
             ThinnestRateLimitError: If that would take too long; nothing was sent.
         """
+        # Twins differ: a sync call blocks the loop of its thread, with all of its tasks.
         lease = self._begin(is_task=False)
         try:
             while True:
@@ -115,9 +116,9 @@ class Admission:
 
     def refused(self, lease: Lease, reported: ReportedLimit) -> None:
         """Record that a limit refused the request. The call keeps its position."""
-        self.tries.refuse(
-            reported, *self._account.refused(lease.id, self._ticket, self._arrived, reported)
-        )
+        arrived = self._arrived
+        seen = self._account.refused(lease.id, self._ticket, arrived, reported)
+        self.tries.refuse(reported, *seen)
 
     async def arefused(self, lease: Lease, reported: ReportedLimit) -> None:
         """The async twin of `refused`."""
@@ -143,7 +144,7 @@ class Admission:
         """Log once that the server cannot be reached, before a wait gets long."""
         if not self.may_retry(error):
             return
-        now = time.monotonic()
+        now = self._account.clock()
         will_be = now - self._began + self.tries.delay(error)
         if (
             will_be >= _LOG_UNREACHABLE_AFTER
@@ -170,7 +171,7 @@ class Admission:
         opened = [lease for ref in _opened.get() if (lease := ref()) and lease.is_open]
         own_streams.update(lease.id for lease in opened if lease.account is self._account)
         self._own_streams = len(own_streams)
-        self._since = time.monotonic()
+        self._since = self._account.clock()
         return Lease(self._account, (thread, is_task))
 
     def _question(self, lease: Lease) -> Question:
@@ -193,7 +194,7 @@ class Admission:
             raise self._streams_are_full()
         if not self.tries.policy.allows(reply.closed):
             raise _window_is_closed(reply.closed)
-        now = time.monotonic()
+        now = self._account.clock()
         if (
             now - self._since > _LOG_AFTER
             and now - self._account.waiting_logged_at > _LOG_AGAIN

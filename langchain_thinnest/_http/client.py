@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from langchain_thinnest._http.admission import Admission
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
-from langchain_thinnest._http.progress import Progress
+from langchain_thinnest._http.progress import PROGRESS, Progress
 from langchain_thinnest._http.response import Response, close_abandoned
 from langchain_thinnest._http.retries import (
     RetryPolicy,
@@ -30,7 +30,7 @@ from langchain_thinnest._http.retries import (
     reported_by_refusal,
 )
 from langchain_thinnest._http.store import account_for
-from langchain_thinnest._http.transport import ASYNC_CLIENTS, CLIENTS, PROGRESS
+from langchain_thinnest._http.transport import ASYNC_CLIENTS, CLIENTS
 from langchain_thinnest.errors import ThinnestError, ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Endpoint:
         max_streams: The most streams at once with the key, if the user has set it.
         shared_limits: The URL of the store in which processes count together.
         stall_timeout: The longest time without an event, in seconds; `None`: no limit.
+        transport: Which connections the package's own clients use: `"httpx"` or `"fast"`.
     """
 
     base_url: str
@@ -72,6 +73,7 @@ class Endpoint:
     shared_limits: SecretStr | None = None
     stall_timeout: float | None = None
     path: str = "/chat/stream"
+    transport: str = "httpx"
 
     @property
     def auth(self) -> httpx.Auth:
@@ -165,12 +167,13 @@ def open_stream(
     admission = _admission(endpoint, policy)
 
     def send() -> Response:
+        # Twins differ: the garbage collector abandons sync streams alone.
         close_abandoned()
         lease = admission.enter()
         progress = Progress()
         request: httpx.Request | None = None
         try:
-            client = endpoint.client or CLIENTS.get(endpoint.base_url)
+            client = _client_for(endpoint)
             request = endpoint.request(client, body, progress)
             response = _send(client, request, endpoint)
         except BaseException as error:
@@ -216,7 +219,9 @@ async def aopen_stream(
         progress = Progress()
         request: httpx.Request | None = None
         try:
-            client = endpoint.async_client or ASYNC_CLIENTS.get(endpoint.base_url)
+            client = endpoint.async_client or ASYNC_CLIENTS.get(
+                endpoint.base_url, endpoint.transport
+            )
             request = endpoint.request(client, body, progress)
             response = await _asend(client, request, endpoint)
         except BaseException as error:
@@ -298,6 +303,15 @@ async def _aretried(
     return response
 
 
+def _client_for(endpoint: Endpoint) -> httpx.Client:
+    return endpoint.client or CLIENTS.get(endpoint.base_url, endpoint.transport)
+
+
+def _aclient_for(endpoint: Endpoint) -> httpx.AsyncClient:
+    return endpoint.async_client or ASYNC_CLIENTS.get(endpoint.base_url, endpoint.transport)
+
+
+# Twins differ: a task can be cancelled.
 def _send(client: httpx.Client, request: httpx.Request, endpoint: Endpoint) -> httpx.Response:
     return client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
 
@@ -322,6 +336,7 @@ async def _asend(
         raise
 
 
+# No twin: it closes what a cancelled task leaves.
 async def _given_up(task: asyncio.Future[httpx.Response], progress: Progress) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and task.exception() is None:

@@ -17,6 +17,7 @@ SECONDS = 2.0
 _TRIES = 3
 
 
+# No twin: only tasks can be cancelled.
 async def finish(
     make: Callable[[], Coroutine[Any, Any, None]], seconds: float = SECONDS
 ) -> None:

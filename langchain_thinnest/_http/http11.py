@@ -12,6 +12,7 @@ import contextlib
 import selectors
 import ssl
 import time
+from functools import cache
 from typing import Any, Protocol
 
 _READ_BYTES = 64 * 1024
@@ -20,10 +21,10 @@ _INWARDS = ("_stream", "_connection", "_httpcore_stream")
 
 
 # No `select` where there is `poll`: it fails above descriptor 1023.
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-def connection_of(stream: object) -> Below | None:
+def connection_of(stream: object) -> Any:
     """Find the HTTP/1.1 connection below a response's stream; `None` if there is none."""
     inner: Any = stream
     for _ in range(12):
@@ -34,7 +35,7 @@ def connection_of(stream: object) -> Below | None:
         else:
             if hasattr(inner, "_h11_state") and hasattr(inner, "_network_stream"):
                 return HttpcoreConnection(inner)
-            return inner if hasattr(inner, "read_on") else None
+            return inner if hasattr(inner, "is_over") else None
     return None
 
 
@@ -46,25 +47,6 @@ class Below(Protocol):
 
     def socket(self) -> Any:
         """Find its socket, which has the methods of `Socket`; `None` if it has none."""
-
-    def read_on(self, seconds: float, most: int = 0) -> bytes:
-        """Read a body on, to its end if that comes in time.
-
-        Whatever iterates over its body must not go on after.
-
-        Args:
-            seconds: The longest time that this may take.
-            most: How many bytes of the body are wanted; the rest is dropped.
-
-        Returns:
-            The bytes that are wanted, as far as they came.
-        """
-
-    def close(self) -> None:
-        """Close it; for a sync connection."""
-
-    async def aclose(self) -> None:
-        """Close it; for an async connection."""
 
 
 class HttpcoreConnection:
@@ -99,6 +81,17 @@ class HttpcoreConnection:
         await self.connection.aclose()
 
     def read_on(self, seconds: float, most: int = 0) -> bytes:
+        """Read a body on, to its end if that comes in time; for a sync connection.
+
+        Whatever iterates over its body must not go on after.
+
+        Args:
+            seconds: The longest time that this may take.
+            most: How many bytes of the body are wanted; the rest is dropped.
+
+        Returns:
+            The bytes that are wanted, as far as they came.
+        """
         body = _Rest(self.connection, seconds, most)
         network = self.connection._network_stream  # noqa: SLF001
         with contextlib.suppress(*_failures()):
@@ -121,7 +114,7 @@ class Socket:
         """
         self._network = connection._network_stream  # noqa: SLF001
         self._tls = self._network.get_extra_info("ssl_object")
-        self._poll = _Selector()
+        self._poll = Selector()
         self._poll.register(self._network.get_extra_info("socket"), selectors.EVENT_READ)
         self._bios: list[Any] = []
         self._protocol: Any = None
@@ -188,6 +181,7 @@ class _Rest:
         return None
 
 
+@cache
 def _failures() -> tuple[type[Exception], ...]:
     import h11
     import httpcore

@@ -156,10 +156,10 @@ class Limits:
                 self.remaining -= 1  # the server may have counted it
         self.tickets = [ticket for ticket in self.tickets if ticket[1] not in ended]
 
-    def renew(self, leases: list[str], now: float) -> None:
+    def renew(self, leases: list[str], now: float, lasts: float = LEASE) -> None:
         """Extend the leases of streams that are still open."""
         self._advance(now)
-        self.leases.update(dict.fromkeys(leases, now + LEASE))
+        self.leases.update(dict.fromkeys(leases, now + lasts))
 
     def _requests(self, now: float) -> float:
         """Return how many requests the window still allows."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+PROGRESS = "langchain_thinnest.progress"
+"""The extension of a request that holds its `Progress`."""
+
 
 class Sent(Enum):
     """Whether the message, the request's body, was sent."""

@@ -13,6 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 from typing_extensions import Self
@@ -127,7 +128,7 @@ class Response:
             return self._end(stalled(self._stall_timeout))
         began = time.monotonic()
         try:
-            data = await self._achunks.__anext__()
+            data = await anext(self._achunks)
         except StopAsyncIteration:
             if self._has_ended:
                 raise
@@ -146,6 +147,7 @@ class Response:
         self.waited = 0.0
         return reason
 
+    # Twins differ: a loop can end any read; sync code needs the socket for a deadline.
     def excerpt(self) -> bytes:
         """Read a refusal's body, up to a limit of bytes and time, and close it."""
         try:
@@ -177,6 +179,7 @@ class Response:
         finally:
             await self.aclose()
 
+    # Twins differ: see `excerpt`.
     def drain(self) -> None:
         """Read on to the body's end, if it comes soon, so that the connection can be reused.
 
@@ -195,7 +198,7 @@ class Response:
                 async for _ in self._achunks:
                     pass
 
-    def _unread(self) -> http11.Below | None:
+    def _unread(self) -> Any:
         """Return the connection while the body is being read; httpx releases it at the end."""
         if self._response.is_closed:
             return None
@@ -204,6 +207,7 @@ class Response:
     def __enter__(self) -> Self:
         return self
 
+    # Twins differ: the garbage collector closes sync generators, at any point of the code.
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is GeneratorExit and not self._is_own:
             self._abandon()
@@ -221,7 +225,8 @@ class Response:
         if self._is_closed:
             return
         self._is_closed = True
-        # Nothing imported may be used here: at the interpreter's end it is gone.
+        # Twins differ: sync streams outlive a fork, and are closed at the interpreter's end.
+        # Nothing imported may be used here: it is gone by then.
         if self._connection_end is not None and not self._connection_end.alive:
             self._lease.end()
             return
@@ -270,6 +275,7 @@ class Response:
         else:
             await finish(self._aclose_given)
 
+    # No twin: it runs in a task of its own.
     async def _aclose_given(self) -> None:
         below = self._unread()
         if below is not None and not http11.is_clean(below):

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langchain_thinnest")
 T = TypeVar("T")
-_RENEW = 5.0  # seconds
 _TRY_AGAIN = 5.0  # seconds after which a store that was out of reach is tried again
-_LINGER = 1.0  # seconds for which the thread waits for more to do
 _ANSWER = 10.0  # seconds in which the thread surely answers
 _FRONT = 2  # tickets of a process that ask the store; the others wait behind them
 _SWEEP = 0.5  # seconds
@@ -75,12 +73,20 @@ def _end(ids: list[str], limits: Limits, now: float) -> None:
     limits.end(ids, now)
 
 
-def _renew(leases: list[str], limits: Limits, now: float) -> None:
-    limits.renew(leases, now)
+def _renew(leases: list[str], lasts: float, limits: Limits, now: float) -> None:
+    limits.renew(leases, now, lasts)
 
 
 class SharedStore:
-    """A store, and the one thread of this process that uses it."""
+    """A store, and the one thread of this process that uses it.
+
+    Attributes:
+        lease: Seconds after which an open stream counts no more, unless it is renewed.
+        linger: Seconds for which the thread waits for more to do.
+    """
+
+    lease = LEASE
+    linger = 1.0
 
     def __init__(self, backend: Backend) -> None:
         """Use a backend; the thread begins with the first call."""
@@ -124,7 +130,7 @@ class SharedStore:
         is_over = False
         while not is_over:
             try:
-                items = [self.queue.get(timeout=_LINGER)]
+                items = [self.queue.get(timeout=self.linger)]
             except queue.Empty:
                 items = []
                 with self._lock:
@@ -134,7 +140,7 @@ class SharedStore:
             while items and not self.queue.empty() and len(items) < 100:
                 items.append(self.queue.get())
             is_over = self._do_all(items)
-            if time.monotonic() - self._renewed > _RENEW:
+            if time.monotonic() - self._renewed > self.lease / 5:
                 self._renewed = time.monotonic()
                 self._renew()
 
@@ -172,7 +178,7 @@ class SharedStore:
         for lease, (name, _) in list(self._leases.items()):
             by_name.setdefault(name, []).append(lease)
         for name, ids in by_name.items():
-            self._do(name, partial(_renew, ids), is_read=False)
+            self._do(name, partial(_renew, ids, self.lease), is_read=False)
 
     def _do(self, name: str, op: Op[T], *, is_read: bool) -> T:
         now = time.monotonic()
@@ -216,6 +222,7 @@ class SharedAccount(Account):
         reply = self._wait_behind(question)
         if reply is None:
             future = self._submit(question)
+            # Twins differ: who awaits can be cancelled.
             try:
                 reply = self._seen(question, future.result(_ANSWER))
             except FutureTimeout:  # nobody's call may hang for the sake of limits
@@ -231,7 +238,7 @@ class SharedAccount(Account):
 
     def _submit(self, question: Question) -> Future[Reply]:
         def op(limits: Limits, now: float) -> Reply:
-            return limits.ask(question, now, LEASE)
+            return limits.ask(question, now, self._store.lease)
 
         is_read = question.arrived is not None
         return self._store.submit(
@@ -242,7 +249,7 @@ class SharedAccount(Account):
         """Answer without the store, unless the ticket is among the first of this process."""
         if question.own_streams or not question.waits:
             return None
-        now = time.monotonic()
+        now = self.clock()
         with self._lock:
             if now - self._swept > _SWEEP:
                 self._swept = now
@@ -261,7 +268,7 @@ class SharedAccount(Account):
         return Reply(False, sleep, 0.0, question.arrived, self._accepts)
 
     def _seen(self, question: Question, reply: Reply) -> Reply:
-        self.used = time.monotonic()
+        self.used = self.clock()
         self._accepts = reply.accepts
         self._closed_until = self.used + reply.closed
         if reply.is_admitted:
@@ -284,6 +291,7 @@ class SharedAccount(Account):
     def refused(
         self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
+        # Twins differ: who awaits can be cancelled.
         return self._refuse(lease, ticket, arrived, reported).result(_ANSWER)
 
     async def arefused(

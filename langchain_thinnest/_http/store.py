@@ -41,7 +41,11 @@ class LeaseRef(weakref.ref[Any]):
 
 
 class Account(ABC):
-    """Rate-limit state for one endpoint and API key, as calls of this process use it."""
+    """Rate-limit state for one endpoint and API key, as calls of this process use it.
+
+    Attributes:
+        clock: What time it is for these calls, in seconds.
+    """
 
     def __init__(self, on_drop: Callable[[Any], None]) -> None:
         """Begin with no call.
@@ -54,11 +58,11 @@ class Account(ABC):
         self._held: dict[str, tuple[LeaseRef, Owner]] = {}
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count()
-        self.used = time.monotonic()
-        self.waiting_logged_at = -math.inf  # when it was logged that calls wait
-        self.unreachable_logged_at = (
-            -math.inf
-        )  # when it was logged that no connection can be made
+        self.clock: Callable[[], float] = time.monotonic
+        self.used = self.clock()
+        # When it was logged that calls wait, and that no connection can be made.
+        self.waiting_logged_at = -math.inf
+        self.unreachable_logged_at = -math.inf
 
     def new_id(self) -> str:
         """An id for a ticket or a lease; later ones sort behind earlier ones."""
@@ -88,7 +92,7 @@ class Account(ABC):
         """
         held = [ref() for ref, _ in self._held.copy().values()]
         is_open = any(lease is not None and lease.is_open for lease in held)
-        return not is_open and time.monotonic() - self.used > _KEEP
+        return not is_open and self.clock() - self.used > _KEEP
 
     @abstractmethod
     def ask(self, question: Question) -> Reply:
@@ -160,7 +164,7 @@ class MemoryAccount(Account):
         self._ended.append(id_)
 
     def _now(self) -> float:
-        self.used = now = time.monotonic()
+        self.used = now = self.clock()
         if self._ended:
             ids = []
             while self._ended:
@@ -189,7 +193,7 @@ class _Accounts:
                     self._sweep()
                     account = _new_account(base_url, key, shared)
                     self.by_key[base_url, key, shared] = account
-        account.used = time.monotonic()
+        account.used = account.clock()
         return account
 
     def _sweep(self) -> None:

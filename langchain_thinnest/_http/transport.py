@@ -29,10 +29,10 @@ from typing_extensions import override
 from langchain_thinnest._http import http11
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.environment import proxy_for, tls_context
-from langchain_thinnest._http.progress import Progress
+from langchain_thinnest._http.progress import PROGRESS, Progress
+from langchain_thinnest.errors import ThinnestRequestError
 
 END = "langchain_thinnest.end"  # that of a response: `alive` until its connection is closed
-PROGRESS = "langchain_thinnest.progress"  # the extension of a request that holds its progress
 _IDLE_SECONDS = 4.0  # servers close an idle connection after 5 s, often in this very moment
 _MOST_IDLE = 20  # twice what the vendor allows at once on the paid plan
 _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
@@ -81,6 +81,7 @@ class Connection(Generic[T]):
     def close(self: Connection[httpx.BaseTransport]) -> None:
         """Close it, whatever it is doing; in a forked child only the child's copy."""
         try:
+            # Twins differ: a loop does not outlive a fork.
             # A thread that the child does not have may hold the transport's lock.
             if self._process == os.getpid():
                 self.transport.close()
@@ -104,6 +105,8 @@ class Connection(Generic[T]):
             return
         for network in self.networks:
             _sever(network)
+        if hasattr(self.transport, "sever"):
+            self.transport.sever()
 
 
 def _sever(network: Any) -> None:
@@ -171,32 +174,39 @@ class Pool(httpx.BaseTransport):
                 whose connections `http11` cannot read are used once.
         """
         self._make = make
-        self._idle: _Idle[httpx.BaseTransport] = _Idle()
+        self.idle: _Idle[httpx.BaseTransport] = _Idle()
+        # Twins differ: a loop that is closed severs what it has; sync pools have no loop.
         # The registry of finalizers keeps what is idle, and closes it at the interpreter's
         # end, while there are modules to do it with.
-        weakref.finalize(self, _close_all, self._idle)
+        weakref.finalize(self, _close_all, self.idle)
 
     @override
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        connection, spent = self._idle.take()
-        for other in spent:
-            other.close()
+        connection, spent = self.idle.take()
         if connection is None:
             connection = Connection(self._make())
         _watch(connection, request)
         try:
+            if spent:
+                self.close_all(spent)
             response = connection.transport.handle_request(request)
         except BaseException:
-            connection.close()
+            self.close_all([connection])
             raise
-        body = _Body(response.stream, connection, self._idle)
+        # Twins differ: see `_Body`.
+        body = _Body(response.stream, connection, self.idle)
         response.stream = body
         response.extensions[END] = body.end
         return response
 
+    def close_all(self, connections: list[Connection[httpx.BaseTransport]]) -> None:
+        """Close connections."""
+        for connection in connections:
+            connection.close()
+
     @override
     def close(self) -> None:
-        _close_all(self._idle)
+        self.close_all(self.idle.all())
 
 
 def _watch(connection: Connection[Any], request: httpx.Request) -> None:
@@ -215,12 +225,14 @@ class _Body(httpx.SyncByteStream):
     """A response's body; closing it keeps a clean connection and closes any other."""
 
     def __init__(
+        # Twins differ: the async body needs to tell the pool what is lent no more.
         self,
         stream: Any,
         connection: Connection[httpx.BaseTransport],
         idle: _Idle[httpx.BaseTransport],
     ) -> None:
         self._stream = stream
+        # Twins differ: a loop closes its generators itself, and keeps what is lent.
         self._idle = idle
         # A garbage cycle may finalise a socket before the generator that reads from it. So
         # the registry of finalizers holds the connection, and closes it once the body is
@@ -229,8 +241,10 @@ class _Body(httpx.SyncByteStream):
         self._connection = connection
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._stream)
+        iterator: Iterator[bytes] = iter(self._stream)
+        return iterator
 
+    # Twins differ: closing can be cancelled there, and is done by the pool.
     @override
     def close(self) -> None:
         if self.end.detach() is None:
@@ -260,6 +274,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         if connection is None:
             connection = Connection(self._make())
         _watch(connection, request)
+        # Twins differ: see `__init__`.
         self.in_use.add(connection)
         try:
             if spent:
@@ -271,6 +286,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         response.stream = _AsyncBody(response.stream, connection, self)
         return response
 
+    # Twins differ: closing can be cancelled.
     async def close_all(self, connections: list[Connection[httpx.AsyncBaseTransport]]) -> None:
         """Close connections, whoever cancels the caller meanwhile."""
 
@@ -285,6 +301,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         await self.close_all(self.idle.all())
 
+    # No twin: see `__init__`.
     def sever(self) -> None:
         """Close all sockets: the loop is closed."""
         for connection in [*self.idle.all(), *self.in_use]:
@@ -355,23 +372,45 @@ def _transport_options(url: httpx.URL) -> dict[str, Any]:
     return {"verify": tls_context(url), "proxy": proxy_for(url), "limits": _LIMITS}
 
 
+def _new_transport(base_url: str, kind: str) -> httpx.BaseTransport:
+    url = httpx.URL(base_url)
+    if kind == "fast" and proxy_for(url) is None:
+        from langchain_thinnest._http.fast import FastTransport
+
+        return FastTransport(url)
+    return httpx.HTTPTransport(**_transport_options(url))
+
+
+def _new_async_transport(base_url: str, kind: str) -> httpx.AsyncBaseTransport:
+    url = httpx.URL(base_url)
+    if kind == "fast" and proxy_for(url) is None:
+        try:
+            from langchain_thinnest._http.fast_async import AsyncFastTransport
+        except ImportError as error:
+            raise ThinnestRequestError(
+                'transport="fast" needs the extra `fast` for async calls: '
+                'pip install "langchain-thinnest[fast]". The message was not sent.'
+            ) from error
+        return AsyncFastTransport(url)
+    return httpx.AsyncHTTPTransport(**_transport_options(url))
+
+
 class _Clients:
     """The process's own clients for sync calls."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._by_url: dict[str, httpx.Client] = {}
+        self._clients: dict[tuple[str, str], httpx.Client] = {}
 
-    def get(self, base_url: str) -> httpx.Client:
-        """The client for a base URL."""
+    def get(self, base_url: str, kind: str) -> httpx.Client:
+        """The client for a base URL and a kind of transport."""
         if self._process != os.getpid():  # after a fork they are the parent's
             self.__init__()  # type: ignore[misc]
-        client = self._by_url.get(base_url)
+        client = self._clients.get((base_url, kind))
         if client is None:
-            url = httpx.URL(base_url)
-            pool = Pool(lambda: httpx.HTTPTransport(**_transport_options(url)))
+            pool = Pool(lambda: _new_transport(base_url, kind))
             client = _Client(transport=pool)
-            client = self._by_url.setdefault(base_url, client)
+            client = self._clients.setdefault((base_url, kind), client)
         return client
 
 
@@ -384,33 +423,34 @@ class _OfLoop:
     """
 
     def __init__(self) -> None:
-        self._by_url: dict[str, tuple[httpx.AsyncClient, AsyncPool]] = {}
+        self._clients: dict[tuple[str, str], tuple[httpx.AsyncClient, AsyncPool]] = {}
 
-    def get(self, base_url: str) -> httpx.AsyncClient:
-        held = self._by_url.get(base_url)
+    def get(self, base_url: str, kind: str) -> httpx.AsyncClient:
+        held = self._clients.get((base_url, kind))
         if held is None:
-            url = httpx.URL(base_url)
-            pool = AsyncPool(lambda: httpx.AsyncHTTPTransport(**_transport_options(url)))
+            pool = AsyncPool(lambda: _new_async_transport(base_url, kind))
             held = _AsyncClient(transport=pool), pool
-            self._by_url[base_url] = held
+            self._clients[base_url, kind] = held
         return held[0]
 
     def keep(self, end: AsyncGenerator[None, None]) -> None:
         """Do nothing: the timer that holds this never fires."""
 
+    # No twin: sync clients are the process's.
     async def close_at_the_end(self) -> AsyncGenerator[None, None]:
         """Wait, and close what is idle when the loop ends its generators."""
         try:
             yield
         finally:
-            for _, pool in self._by_url.values():
+            for _, pool in self._clients.values():
                 await pool.aclose()
 
     def __del__(self) -> None:
-        for _, pool in self._by_url.values():
+        for _, pool in self._clients.values():
             pool.sever()
 
 
+# Twins differ: async connections belong to a loop, sync ones to the process.
 class _AsyncClients:
     """The async twin of `_Clients`: each event loop has its own."""
 
@@ -419,8 +459,8 @@ class _AsyncClients:
             asyncio.AbstractEventLoop, weakref.ref[_OfLoop]
         ] = weakref.WeakKeyDictionary()
 
-    def get(self, base_url: str) -> httpx.AsyncClient:
-        """The running loop's client for a base URL."""
+    def get(self, base_url: str, kind: str) -> httpx.AsyncClient:
+        """The running loop's client for a base URL and a kind of transport."""
         loop = asyncio.get_running_loop()
         known = self._of_loops.get(loop)
         own = known() if known is not None else None
@@ -432,7 +472,7 @@ class _AsyncClients:
                 end.__anext__().send(None)
             # A context of its own: that of the caller would be kept as long.
             loop.call_later(_NEVER, own.keep, end, context=Context())
-        return own.get(base_url)
+        return own.get(base_url, kind)
 
 
 _NEVER = 3600.0 * 24 * 365 * 30  # seconds

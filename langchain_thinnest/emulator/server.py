@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -46,6 +47,38 @@ class Received(dict[str, Any]):
     """The body of a request, as it came; `path` is where it came."""
 
     path: str = CONTRACT
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which ends when it is told to.
+
+    uvicorn itself looks every 0.1 s whether it should, and sleeps for 0.1 s before it cuts
+    what is open. Each test with an emulator of its own would wait for both.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def end(self) -> None:
+        self.should_exit = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def main_loop(self) -> None:
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        ticks = 0
+        while not await self.on_tick(ticks):  # which renews the header `Date`
+            ticks += 1
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), 0.1)
+
+    async def shutdown(self, sockets: Any = None) -> None:  # noqa: ARG002
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        # asyncio cancels the tasks of what is open, and waits for them.
 
 
 class ThinnestEmulator:
@@ -129,12 +162,12 @@ class ThinnestEmulator:
             exception_handlers={404: _not_found, 405: _not_found},
         )
         quiet: Any = {"log_config": None, "log_level": "critical", "server_header": False}
-        config = uvicorn.Config(app, lifespan="off", timeout_graceful_shutdown=0, **quiet)
-        server = uvicorn.Server(config)
+        config = uvicorn.Config(app, lifespan="off", **quiet)
+        server = _Server(config)
         thread = threading.Thread(target=server.run, args=([self._socket],), daemon=True)
         self._ending.callback(self._socket.close)
         self._ending.callback(thread.join)
-        self._ending.callback(setattr, server, "should_exit", True)
+        self._ending.callback(server.end)
         thread.start()
         while thread.is_alive() and not server.started:
             thread.join(0.005)
