@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from integration_tests import transports
 from integration_tests.warm import Cold, warmed_up
 from integration_tests.ways import V3_WAYS, WAYS
 from integration_tests.wire import WireServer
@@ -28,6 +29,10 @@ def example_agent(message: str, session: Any) -> Any:
 def echo_agent(message: str, session: Any) -> Any:
     """Answers with what it was told, and how many turns it remembers."""
     yield f"{len(session.messages) // 2}: {message}"
+
+
+def pytest_configure() -> None:
+    transports.use_it()
 
 
 def pytest_collection_finish() -> None:

@@ -42,6 +42,7 @@ def right_arguments_of_the_model(tokens: Callable[[str], list[int]]) -> ChatThin
         request_metadata={"page": "/pricing", "visits": 3},
         timeout=httpx.Timeout(10),
         stall_timeout=60,
+        transport="fast",
         max_retries=0,
         max_retry_wait=2.5,
         max_streams=2,
@@ -80,6 +81,7 @@ def what_a_model_has_another_one_takes(model: ChatThinnest) -> ChatThinnest:
         request_metadata=model.request_metadata,
         timeout=model.timeout,
         stall_timeout=model.stall_timeout,
+        transport=model.transport,
         max_retries=model.max_retries,
         max_retry_wait=model.max_retry_wait,
         max_streams=model.max_streams,
@@ -123,6 +125,7 @@ def wrong_arguments_of_the_model() -> None:
         metadata="docs",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         request_metadata="docs",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         timeout="10 s",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        transport="slow",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         stall_timeout="60",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         max_retries=None,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         max_retry_wait=None,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

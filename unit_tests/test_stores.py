@@ -200,8 +200,8 @@ def account(backend: InMemory, opened: list[SharedStore], clock: Clock) -> Share
 
 def test_a_store_out_of_reach_is_told_once_and_this_process_counts_for_itself(
     backend: InMemory,
-    account: SharedAccount,
     clock: Clock,
+    account: SharedAccount,
     caller: Callable[..., Caller],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -224,7 +224,7 @@ def test_a_store_out_of_reach_is_told_once_and_this_process_counts_for_itself(
 
 
 def test_leases_are_renewed_as_long_as_streams_are_open(
-    backend: InMemory, account: SharedAccount, clock: Clock, caller: Callable[..., Caller]
+    backend: InMemory, clock: Clock, account: SharedAccount, caller: Callable[..., Caller]
 ) -> None:
     held, other = caller(account), caller(account)
     assert held.ask().is_admitted
@@ -239,7 +239,7 @@ def test_leases_are_renewed_as_long_as_streams_are_open(
 
 
 def test_those_far_behind_need_not_ask_the_store(
-    backend: InMemory, account: SharedAccount, clock: Clock, caller: Callable[..., Caller]
+    backend: InMemory, clock: Clock, account: SharedAccount, caller: Callable[..., Caller]
 ) -> None:
     first = caller(account, max_streams=1)
     first.ask()
@@ -304,7 +304,6 @@ def test_the_thread_ends_when_no_stream_is_open(
     account: SharedAccount,
     opened: list[SharedStore],
     caller: Callable[..., Caller],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened[0].linger = 0.02  # seconds, of a queue's own clock
     held = caller(account)

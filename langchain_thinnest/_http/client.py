@@ -219,9 +219,7 @@ async def aopen_stream(
         progress = Progress()
         request: httpx.Request | None = None
         try:
-            client = endpoint.async_client or ASYNC_CLIENTS.get(
-                endpoint.base_url, endpoint.transport
-            )
+            client = _aclient_for(endpoint)
             request = endpoint.request(client, body, progress)
             response = await _asend(client, request, endpoint)
         except BaseException as error:

@@ -8,11 +8,14 @@ This module knows no proxies, and nothing of what requests and answers mean.
 from __future__ import annotations
 
 import contextlib
+import io
 import selectors
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import anyio
 import httpx
 from typing_extensions import Self, override
 from yarl import URL
@@ -21,9 +24,11 @@ from langchain_thinnest._http.environment import tls_context
 from langchain_thinnest._http.http11 import Selector
 from langchain_thinnest._http.progress import PROGRESS, Progress, Sent
 
+_AT_ONCE = 64 * 1024  # bytes that a socket takes without waiting
 _NO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # of aiohttp's own
 
 
+# No twin: `fast.py` stands on another library.
 class AsyncFastTransport(httpx.AsyncBaseTransport):
     """One connection. It is opened by the first request, and carries one at a time."""
 
@@ -46,19 +51,23 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
         progress.sent = Sent.NO
         if self._session is None:
             self._session = self._new_session()
-        with _as_httpx(progress):
+        answer: Any = None
+        with _as_httpx(progress), anyio.CancelScope() as scope:
             answer = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
                 headers=[(k.decode(), v.decode("latin-1")) for k, v in request.headers.raw],
                 skip_auto_headers=_NO_HEADERS,
-                data=request.content,
+                data=io.BytesIO(request.content),  # bytes alone may hold up the loop
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=timeouts["connect"], sock_read=timeouts["read"]
                 ),
-                trace_request_ctx=progress,
+                trace_request_ctx=_Sending(progress, scope, timeouts),
             )
+        if answer is None:
+            raise httpx.WriteTimeout("the request was not taken in time")
+        progress.sent = Sent.YES
         self._answer = answer
         # The public `connection` is gone where all of a small answer has arrived.
         protocol: Any = answer._protocol  # noqa: SLF001
@@ -100,9 +109,12 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
         """Set how long a read may take."""
         if self._answer.connection is not None:
             self._protocol.read_timeout = seconds
+            self._protocol.start_timeout()
 
     @override
     async def aclose(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
         if self._session is not None:
             await self._session.close()
 
@@ -128,6 +140,8 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
 
     def sever(self) -> None:
         """Close all there is, though the loop is closed; the sockets are already."""
+        if self._answer is not None:
+            self._answer.close()
         if self._session is not None:
             connector = self._session.connector
             self._session.detach()
@@ -138,14 +152,32 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 closing.close()
 
 
+@dataclass
+class _Sending:
+    """What aiohttp's reports of one request change."""
+
+    progress: Progress
+    scope: anyio.CancelScope
+    timeouts: dict[str, float | None]
+
+
+# No twin: aiohttp reports what a request does to async functions.
 async def _headers_sent(_: object, context: Any, __: object) -> None:
-    context.trace_request_ctx.sent = Sent.UNKNOWN
+    sending: _Sending = context.trace_request_ctx
+    sending.progress.sent = Sent.UNKNOWN
+    # aiohttp has no limit for a write. A read that takes too long ends before this.
+    write, read = sending.timeouts["write"], sending.timeouts["read"]
+    if write is not None and read is not None:
+        sending.scope.deadline = anyio.current_time() + write + read
 
 
-async def _body_sent(_: object, context: Any, __: object) -> None:
-    context.trace_request_ctx.sent = Sent.YES
+# No twin: see `_headers_sent`.
+async def _body_sent(_: object, context: Any, params: Any) -> None:
+    if len(params.chunk) <= _AT_ONCE:
+        context.trace_request_ctx.progress.sent = Sent.YES
 
 
+# No twin: `fast.py` has the socket itself.
 class _Network:
     """The socket of a connection, for whoever closes all there is."""
 
@@ -156,6 +188,7 @@ class _Network:
         self._transport.abort()
 
 
+# No twin: `fast.py` stands on another library.
 class _Body(httpx.AsyncByteStream):
     """The body of an answer."""
 

@@ -384,6 +384,7 @@ def _new_transport(base_url: str, kind: str) -> httpx.BaseTransport:
 def _new_async_transport(base_url: str, kind: str) -> httpx.AsyncBaseTransport:
     url = httpx.URL(base_url)
     if kind == "fast" and proxy_for(url) is None:
+        # Twins differ: the async connection needs an extra.
         try:
             from langchain_thinnest._http.fast_async import AsyncFastTransport
         except ImportError as error:
