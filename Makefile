@@ -11,7 +11,7 @@ BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test test-lowest lint bench bench-limits fuzz mutants break-faults chaos memory clean
+.PHONY: demo test unit unit-coverage coverage test-lowest lint bench bench-limits fuzz mutants break-faults chaos memory clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
@@ -22,6 +22,18 @@ SIDE_BY_SIDE = -n auto --dist loadfile --benchmark-disable
 
 test: .venv/test
 	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+
+# Those that open no socket.
+unit: .venv/test
+	.venv/bin/python -m pytest unit_tests $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+
+# How much of the package the unit tests reach alone, and all tests together.
+unit-coverage: .venv/test
+	.venv/bin/python -m pytest unit_tests $(SIDE_BY_SIDE) --cov --cov-fail-under=92 $(PYTEST_ARGS)
+
+coverage: unit-coverage
+	.venv/bin/python -m pytest integration_tests $(SIDE_BY_SIDE) --cov --cov-append \
+		--cov-fail-under=98 $(PYTEST_ARGS)
 
 # The core's tests; what needs LangChain's agents or LangGraph runs on the newest set only.
 test-lowest: .venv-lowest/test
@@ -45,7 +57,8 @@ bench-limits: .venv/test
 # Longer looks at what the tests look at briefly.
 fuzz: .venv/test
 	.venv/bin/python -m pytest --hypothesis-profile=fuzz -o faulthandler_timeout=0 \
-		unit_tests/test_fuzz.py unit_tests/test_sse.py unit_tests/test_turn.py
+		unit_tests/test_fuzz.py unit_tests/test_sse.py unit_tests/test_turn.py \
+		unit_tests/test_limits.py
 
 mutants: .venv/test
 	.venv/bin/python -m pip --disable-pip-version-check -q install "mutmut>=3.3"
