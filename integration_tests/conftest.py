@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from integration_tests.warm import Cold, warmed_up
+from integration_tests.warm import Cold, Warm, warmed_up
 from integration_tests.ways import V3_WAYS, WAYS
 from integration_tests.wire import WireServer
 from langchain_thinnest import ChatThinnest
@@ -96,6 +96,16 @@ def in_a_process() -> Iterator[Callable[..., Any]]:
 
     yield in_a_process
     warm.close()
+
+
+@pytest.fixture(scope="session")
+def strict_python() -> Iterator[Warm | Cold]:
+    """Runs code for which a warning is an error, as a test of an example does."""
+    modules = ["langchain_thinnest.chat_models", "langchain_thinnest.emulator"]
+    modules += ["langchain_thinnest.agents", "langchain.agents"]
+    python = warmed_up(*modules, "anyio._backends._asyncio", flags=["-W", "error"])
+    yield python
+    python.close()
 
 
 def _name(way: Any) -> str:
