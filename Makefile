@@ -44,7 +44,8 @@ bench-limits: .venv/test
 # Longer looks at what the tests look at briefly.
 fuzz: .venv/test
 	.venv/bin/python -m pytest --hypothesis-profile=fuzz -o faulthandler_timeout=0 \
-		unit_tests/test_fuzz.py unit_tests/test_sse.py unit_tests/test_turn.py
+		unit_tests/test_fuzz.py unit_tests/test_limits.py unit_tests/test_sse.py \
+		unit_tests/test_turn.py
 
 mutants: .venv/test
 	.venv/bin/python -m pip --disable-pip-version-check -q install "mutmut>=3.3"
