@@ -31,6 +31,7 @@ lint: .venv/test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/basedpyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports --no-cache
 
 # Speed beside raw httpx, the framework and other packages: benchmarks/README.md.

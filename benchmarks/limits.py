@@ -26,7 +26,7 @@ from typing import Any
 
 from langchain_thinnest import ChatThinnest
 from langchain_thinnest._http.admission import Admission
-from langchain_thinnest._http.limit_types import Told
+from langchain_thinnest._http.limit_types import ReportedLimit
 from langchain_thinnest._http.retries import RetryPolicy
 from langchain_thinnest._http.shared_store import SharedAccount, store_at
 from langchain_thinnest._http.store import Account, MemoryAccount
@@ -130,7 +130,7 @@ def abatch() -> str:
 def cycle(account: Account, count: int) -> float:
     """Microseconds of asking, going, being accepted and leaving."""
     policy = RetryPolicy(6, 75.0)
-    told = Told(10**6, 10**6 - 1, time.time() + 60, 60.0)
+    told = ReportedLimit(10**6, 10**6 - 1, time.time() + 60, 60.0)
     began = time.perf_counter()
     for _ in range(count):
         admission = Admission(account, policy, None)
@@ -148,7 +148,7 @@ def waiting(account: Account, *, for_stream: bool) -> float:
         first = Admission(account, policy, 1 if for_stream else None)
         lease = await first.aenter()
         remaining = 100 if for_stream else 0
-        first.accepted(lease, Told(100, remaining, time.time() + 60, 60.0))
+        first.accepted(lease, ReportedLimit(100, remaining, time.time() + 60, 60.0))
 
         async def wait() -> None:
             await Admission(account, policy, 1 if for_stream else None).aenter()

@@ -1,4 +1,4 @@
-"""What users bind to a model, and what they make of it: tools, typed answers, a tool.
+"""Methods that bind to a model or wrap it: tools, retries, typed answers, `as_tool`.
 
 Binding sends nothing: it checks what it is given, and hands it to the calls as arguments.
 """
@@ -47,7 +47,7 @@ class _Retry(RunnableRetry[LanguageModelInput, AIMessage]):
 
 
 class ThinnestBinding(ThinnestFields):
-    """What can be made of a `ChatThinnest` before it is called."""
+    """Methods that bind arguments to a `ChatThinnest`, or wrap it."""
 
     @override
     def bind_tools(

@@ -8,8 +8,7 @@ The two functions differ only in how they wait for bytes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,7 +24,7 @@ from langchain_thinnest._http.client import Endpoint, aopen_stream, open_stream
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.response import Response
 from langchain_thinnest._http.retries import RetryPolicy
-from langchain_thinnest._sessions import SPOKEN
+from langchain_thinnest._sessions import KNOWN_SESSIONS
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestNotFoundError,
@@ -37,7 +36,7 @@ from langchain_thinnest.errors import (
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
     """What one call needs.
 
@@ -58,8 +57,8 @@ class Call:
     key_hint: str | None = None
 
 
-def unseen(_: Piece) -> None:
-    """The view of who wants the whole message alone."""
+def ignore(_: Piece) -> None:
+    """A view that makes nothing: for callers that want the whole message alone."""
 
 
 def read(
@@ -80,32 +79,32 @@ def read(
     """
     turn = call.answer.turn
     tools = ToolRuns(turn, run)
-    with _told(call):
-        try:
-            on_retry = run.on_retry if run else None
-            _check_open("http_client", call.endpoint.client)
-            with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
-                _begin(call, response)
-                for data in response:
-                    found = turn.feed(data)
-                    if type(found) is str:
-                        response.waited = 0.0
-                        yield view(found)
-                        continue
-                    events = turn.events
-                    for piece in found:
-                        if type(piece) is not str:
-                            tools.see(piece)
-                        yield view(piece)
-                    if turn.events != events:
-                        response.waited = 0.0
-                    if turn.is_over:
-                        break
-                if turn.is_done:
-                    response.drain()
-        except BaseException as error:
-            tools.fail(error)
-            raise
+    try:
+        on_retry = run.on_retry if run else None
+        _check_open("http_client", call.endpoint.client)
+        with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
+            _begin(call, response)
+            for data in response:
+                found = turn.feed(data)
+                if type(found) is str:
+                    response.waited = 0.0
+                    yield view(found)
+                    continue
+                events = turn.events
+                for piece in found:
+                    if type(piece) is not str:
+                        tools.see(piece)
+                    yield view(piece)
+                if turn.events != events:
+                    response.waited = 0.0
+                if turn.is_over:
+                    break
+            if turn.is_done:
+                response.drain()
+    except BaseException as error:
+        _explain(call, error)
+        tools.fail(error)
+        raise
 
 
 async def aread(
@@ -117,62 +116,65 @@ async def aread(
     garbage collector would close each by itself, all at once.
     """
     turn = call.answer.turn
+    # Twins differ: tasks can be cancelled, and runs must end all the same.
     tools = AsyncToolRuns(turn, run, finish)
-    with _told(call):
-        try:
-            on_retry = run.on_retry if run else None
-            _check_open("http_async_client", call.endpoint.async_client)
-            async with await aopen_stream(
-                call.endpoint, call.body, call.policy, on_retry
-            ) as response:
-                _begin(call, response)
-                async for data in response:
-                    found = turn.feed(data)
-                    if type(found) is str:
-                        response.waited = 0.0
-                        yield view(found)
-                        continue
-                    events = turn.events
-                    for piece in found:
-                        if type(piece) is not str:
-                            await tools.see(piece)
-                        yield view(piece)
-                    if turn.events != events:
-                        response.waited = 0.0
-                    if turn.is_over:
-                        break
-                if turn.is_done:
-                    await response.adrain()
-        except BaseException as error:
-            await tools.fail(error)
-            raise
+    try:
+        on_retry = run.on_retry if run else None
+        _check_open("http_async_client", call.endpoint.async_client)
+        async with await aopen_stream(
+            call.endpoint, call.body, call.policy, on_retry
+        ) as response:
+            _begin(call, response)
+            async for data in response:
+                found = turn.feed(data)
+                if type(found) is str:
+                    response.waited = 0.0
+                    yield view(found)
+                    continue
+                events = turn.events
+                for piece in found:
+                    if type(piece) is not str:
+                        await tools.see(piece)
+                    yield view(piece)
+                if turn.events != events:
+                    response.waited = 0.0
+                if turn.is_over:
+                    break
+            if turn.is_done:
+                await response.adrain()
+    except BaseException as error:
+        _explain(call, error)
+        await tools.fail(error)
+        raise
 
 
 def _begin(call: Call, response: Response) -> None:
-    """Note what is known once the answer has begun."""
+    """Record what the head of the response says."""
     call.answer.rate_limit = response.rate_limit
     call.answer.request_id = response.request_id
     if response.is_json:
         call.answer.turn.expect_json(call.endpoint.without_key)
     if call.session:
-        SPOKEN.add(*call.session)
+        KNOWN_SESSIONS.add(*call.session)
 
 
+# No twin: nothing else closes a sync generator.
 async def aclose(pieces: AsyncGenerator[Any, None]) -> None:
-    """Close what `aread` gave, unless somebody is at it: the hook for what is collected."""
+    """Close a generator of `aread`, unless it is running."""
     if not getattr(pieces, "ag_running", False):
         await pieces.aclose()
 
 
+# No twin: only a task can be cancelled between two events.
 class ClosedWithItsTask:
-    """Sees to it that pieces are closed, once the task that reads them is over at the latest.
+    """Closes pieces at the latest when the task that reads them is done.
 
     The framework's task for a v3 stream may be cancelled between two events. It leaves them
     to the garbage collector then, which may take its time.
     """
 
     def __init__(self, pieces: AsyncGenerator[Any, None]) -> None:
-        """Take what the current task is going to read."""
+        """Take the pieces that the current task will read."""
         self._pieces = pieces
         self._task: asyncio.Task[Any] | None = None
 
@@ -195,26 +197,21 @@ class ClosedWithItsTask:
 _closing: set[asyncio.Task[None]] = set()  # asyncio refers to tasks only weakly
 
 
-@contextlib.contextmanager
-def _told(call: Call) -> Iterator[None]:
-    """Give an error of the stream the message so far, and take the key from its words."""
-    try:
-        yield
-    except ThinnestStreamError as error:
+def _explain(call: Call, error: BaseException) -> None:
+    """Add the partial message to a stream's error, and mask the key in its text."""
+    if isinstance(error, ThinnestStreamError):
         error.partial = call.answer.message()
         error.request_id = error.request_id or call.answer.request_id
         error.args = (call.endpoint.without_key(str(error)),)
         error.detail = error.detail and call.endpoint.without_key(error.detail)
-        raise
-    except ThinnestNotFoundError as error:
+    elif isinstance(error, ThinnestNotFoundError):
         url = call.endpoint.base_url + call.endpoint.path
         where = f"the agent {call.answer.agent_id!r} at {url}"
         error.args = (f"{error} ({where}). Check agent_id, base_url and endpoint.",)
-        raise
-    except (ThinnestAuthenticationError, ThinnestPermissionError) as error:
-        if call.key_hint:
-            error.args = (f"{error}. {call.key_hint}",)
-        raise
+    elif call.key_hint and isinstance(
+        error, (ThinnestAuthenticationError, ThinnestPermissionError)
+    ):
+        error.args = (f"{error}. {call.key_hint}",)
 
 
 def _check_open(name: str, client: Any) -> None:

@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from langchain_core.language_models import BaseChatModel
@@ -33,6 +33,7 @@ from langchain_thinnest._http.backends import check as check_store
 from langchain_thinnest._http.environment import is_loopback
 from langchain_thinnest._request.body import checked_id, has_control_characters
 from langchain_thinnest._request.endpoint import STREAM, checked_endpoint, repeated_in
+from langchain_thinnest._signatures import Constructor, help_of
 from langchain_thinnest.errors import ThinnestRequestError
 
 KEY_VARIABLES = ("THINNEST_API_KEY", "THINNESTAI_API_KEY")
@@ -70,7 +71,7 @@ def _shared_limits_from_env() -> SecretStr | None:
 
 
 class ThinnestFields(BaseChatModel):
-    """What can be set on a `ChatThinnest`."""
+    """The fields of `ChatThinnest`, and how they are checked."""
 
     agent_id: str = Field(
         alias="model", default_factory=_agent_from_env, validate_default=True
@@ -147,6 +148,9 @@ class ThinnestFields(BaseChatModel):
     default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
     """Headers to send along. They may hold secrets, so they are never serialised."""
 
+    transport: Literal["httpx", "fast"] = "httpx"
+    """The connections of calls without an `http_client`. `"fast"` costs less per event."""
+
     http_client: httpx.Client | None = Field(default=None, exclude=True, repr=False)
     """Your own client for sync calls, used as it is (its own timeouts too), never closed."""
 
@@ -188,7 +192,7 @@ class ThinnestFields(BaseChatModel):
         return {name: value for name, value in given.items() if value is not None}
 
     def _unpicklable(self) -> dict[str, Any]:
-        """What no other process can have; a limiter that counts elsewhere can go along."""
+        """Return the fields that cannot be pickled."""
         bound = self._bound_to_this_process()
         try:
             pickle.dumps(bound.get("rate_limiter"))
@@ -329,6 +333,12 @@ class ThinnestFields(BaseChatModel):
         return self
 
 
+# Pydantic's `use_attribute_docstrings` would read the sources at import, in 0.1 s.
+for _name, _help in help_of(Constructor.construct).items():
+    if _name in ThinnestFields.model_fields:
+        ThinnestFields.model_fields[_name].description = _help
+
+
 @lru_cache(maxsize=100)
 def insecure(base_url: str, *, allowed: bool) -> str | None:
     """Say why a URL would send the key in the clear; `None` if it would not, or may."""
@@ -402,7 +412,7 @@ def _advice(name: str, model: type[BaseChatModel]) -> str:
 
 
 def without_inputs(error: ValidationError, model: type[BaseChatModel]) -> ValidationError:
-    """The same error without the inputs, among which the key may be."""
+    """Copy an error without its inputs, since the key may be among them."""
     details: list[InitErrorDetails] = []
     for item in error.errors(include_input=False, include_url=False):
         said = item["msg"]

@@ -1,12 +1,12 @@
-"""Which sessions this process has spoken in."""
+"""The sessions that this process has sent messages to."""
 
 from __future__ import annotations
 
 import threading
 
 
-class SpokenSessions:
-    """The sessions that this process has spoken in, of each agent; the latest of them."""
+class KnownSessions:
+    """The latest (agent, session) pairs that this process has sent a message to."""
 
     _MOST = 10_000
 
@@ -15,7 +15,7 @@ class SpokenSessions:
         self._lock = threading.Lock()
 
     def add(self, agent_id: str, session_id: str) -> None:
-        """Note that a session has heard a message."""
+        """Record that a message was sent to a session."""
         with self._lock:
             self._sessions.pop((agent_id, session_id), None)
             self._sessions[agent_id, session_id] = None
@@ -23,8 +23,8 @@ class SpokenSessions:
                 del self._sessions[next(iter(self._sessions))]
 
     def has(self, agent_id: str, session_id: str) -> bool:
-        """Whether the session has heard a message of this process."""
+        """Whether this process has sent a message to the session."""
         return (agent_id, session_id) in self._sessions
 
 
-SPOKEN = SpokenSessions()
+KNOWN_SESSIONS = KnownSessions()

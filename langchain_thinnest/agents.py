@@ -97,7 +97,8 @@ def create_thinnest_agent(
 
     def call(state: MessagesState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
         turn = _AgentTurn(model, config, name)
-        return turn.update(model.invoke(state["messages"], turn.config, **turn.arguments))
+        answer = model.invoke(state["messages"], turn.config, **turn.arguments)
+        return turn.update(answer)
 
     async def acall(
         state: MessagesState, config: RunnableConfig
@@ -114,7 +115,7 @@ def create_thinnest_agent(
 
 
 class _AgentTurn:
-    """One run of the node: how the model is called, and what becomes of its answer."""
+    """One run of the graph's node: calls the model and makes the state's update."""
 
     def __init__(self, model: ChatThinnest, config: RunnableConfig, name: str | None) -> None:
         self._id = f"{LC_ID_PREFIX}-{uuid4()}"
@@ -136,7 +137,7 @@ class _AgentTurn:
 
 
 class _ShowsToolMessages(BaseCallbackHandler):
-    """Shows LangGraph's `messages` stream each tool message the moment its result arrives.
+    """Sends each tool message to LangGraph's `messages` stream when its result arrives.
 
     LangGraph shows what a run that is named after its node returns, so that is what it is
     told of. No other handler sees these runs.
@@ -176,7 +177,7 @@ class _ShowsToolMessages(BaseCallbackHandler):
             stream.on_chain_end(message, run_id=run_id)
 
     def note(self, messages: list[BaseMessage]) -> None:
-        """Have AI messages that were streamed not shown again at the node's end."""
+        """Mark streamed AI messages as seen, so that they are not streamed again."""
         if self._has_streamed:
             ids = {m.id for m in messages if m.id and isinstance(m, AIMessage)}
             for stream in self._streams:

@@ -1,6 +1,7 @@
 """`ChatThinnest`: the methods that LangChain calls.
 
-Its fields are in `_fields.py`; tools, typed answers, and the model as a tool in `_binding.py`.
+Its fields are in `_fields.py`; tools, typed answers, and the model as a tool in `_binding.py`;
+what type checkers and editors are told of the arguments in `_signatures.py`.
 
 Every method begins a `Call` and shows the pieces of its answer in the shape that LangChain
 asked for. What travels over the wire, and what it means, is not known here.
@@ -9,11 +10,11 @@ asked for. What travels over the wire, and what it means, is not known here.
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
+    Coroutine,
     Iterator,
     Mapping,
     Sequence,
@@ -45,7 +46,7 @@ from langchain_thinnest._answer.message import Answer
 from langchain_thinnest._answer.server_tools import expand_server_tools
 from langchain_thinnest._answer.turn import End, Turn
 from langchain_thinnest._binding import ThinnestBinding
-from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, read, unseen
+from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, ignore, read
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
@@ -66,8 +67,9 @@ from langchain_thinnest._request.endpoint import (
     path_of,
 )
 from langchain_thinnest._request.messages import to_text, tool_call_ids
-from langchain_thinnest._request.tool_protocol import Asked
-from langchain_thinnest._sessions import SPOKEN
+from langchain_thinnest._request.tool_protocol import CallOptions
+from langchain_thinnest._sessions import KNOWN_SESSIONS
+from langchain_thinnest._signatures import Calls, Constructor, declared_as
 from langchain_thinnest.errors import ThinnestRequestError
 
 if TYPE_CHECKING:
@@ -119,8 +121,8 @@ class ChatThinnest(ThinnestBinding):
 
     model_config = ConfigDict(defer_build=False)
 
+    @declared_as(Constructor.construct)
     def __init__(self, **kwargs: Any) -> None:
-        """Make a model; the fields are the arguments."""
         try:
             super().__init__(**kwargs)
         except ValidationError as error:
@@ -194,9 +196,17 @@ class ChatThinnest(ThinnestBinding):
 
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
-        params["ls_provider"] = PROVIDER
-        params["ls_model_name"] = self._agent_of(kwargs)
+        params = LangSmithParams(
+            ls_provider=PROVIDER, ls_model_type="chat", ls_model_name=self._agent_of(kwargs)
+        )
+        if stop := stop or self.stop:
+            params["ls_stop"] = stop
+        temperature = kwargs.get("temperature", self.temperature)
+        if isinstance(temperature, (int, float)):
+            params["ls_temperature"] = temperature
+        max_tokens = kwargs.get("max_tokens", self.max_tokens)
+        if isinstance(max_tokens, int):
+            params["ls_max_tokens"] = max_tokens
         session_id = self._context(kwargs)[0]
         if session_id is not None:  # LangSmith gathers a thread's runs by it
             cast("dict[str, Any]", params)["session_id"] = str(session_id)
@@ -233,18 +243,19 @@ class ChatThinnest(ThinnestBinding):
             messages: Any part of a history; the tools that the server ran count too.
             tools: The tools that are bound, which are sent along.
         """
-        asked = Asked.of({"tools": tools} if tools else {})
+        options = CallOptions.of({"tools": tools} if tools else {})
         try:
             return self.get_num_tokens(
-                to_text(messages, None, asked, expand=expand_server_tools)
+                to_text(messages, None, options, expand=expand_server_tools)
             )
         except ThinnestRequestError:  # a part that could not be sent alone
-            text = "\n\n".join([*asked.preamble(), *(str(m.content) for m in messages)])
+            text = "\n\n".join([*options.preamble(), *(str(m.content) for m in messages)])
         return self.get_num_tokens(text)
 
     # --- before a call: config, callbacks, cache ---
 
     @override
+    @declared_as(Calls[AIMessage].call)
     def invoke(
         self,
         input: LanguageModelInput,
@@ -257,6 +268,7 @@ class ChatThinnest(ThinnestBinding):
         return super().invoke(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[Coroutine[Any, Any, AIMessage]].call)
     async def ainvoke(
         self,
         input: LanguageModelInput,
@@ -269,6 +281,7 @@ class ChatThinnest(ThinnestBinding):
         return await super().ainvoke(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[Iterator[AIMessageChunk]].call)
     def stream(
         self,
         input: LanguageModelInput,
@@ -286,6 +299,7 @@ class ChatThinnest(ThinnestBinding):
         return super().stream(input, config, stop=stop, **kwargs)
 
     @override
+    @declared_as(Calls[AsyncIterator[AIMessageChunk]].call)
     def astream(
         self,
         input: LanguageModelInput,
@@ -300,6 +314,7 @@ class ChatThinnest(ThinnestBinding):
         )
         if manager.handlers:
             kwargs[_RUN] = AsyncCallbackManagerForLLMRun(**_run_fields(config, manager))
+        # Twins differ: the framework's async generator does not close the model's.
         inner: list[AsyncGenerator[ChatGenerationChunk, None]] = []
         kwargs[_INNER] = inner
         return _AsyncStream(super().astream(input, config, stop=stop, **kwargs), inner)
@@ -355,7 +370,8 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        deque(read(call, run_manager, unseen), maxlen=0)
+        for _ in read(call, run_manager, ignore):
+            pass
         return _result(call)
 
     @override
@@ -367,7 +383,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._begin(messages, stop, kwargs)
-        async for _ in aread(call, run_manager, unseen):
+        async for _ in aread(call, run_manager, ignore):
             pass
         return _result(call)
 
@@ -391,6 +407,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
+        # Twins differ: see `astream`.
         chunks = aread(call, run_manager or kwargs.get(_RUN), call.answer.chunk)
         kwargs.get(_INNER, []).append(chunks)
         return chunks
@@ -405,7 +422,8 @@ class ChatThinnest(ThinnestBinding):
     ) -> Iterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
-        with closing(read(call, run_manager, events.before_the_end)) as found:
+        found = read(call, run_manager, events.before_the_end)
+        with closing(found):
             for some in found:
                 yield from some
         # Last of all, since the framework asks for no event after it.
@@ -422,6 +440,7 @@ class ChatThinnest(ThinnestBinding):
         call = self._begin(messages, stop, kwargs)
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
         found = aread(call, run_manager, events.before_the_end)
+        # Twins differ: the framework's task may be cancelled between two events.
         async with ClosedWithItsTask(found):
             async for some in found:
                 for event in some:
@@ -433,23 +452,23 @@ class ChatThinnest(ThinnestBinding):
     def _begin(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> Call:
-        """Make the call, all of it checked: nothing is sent if anything is wrong."""
+        """Check everything and make the call; nothing is sent if anything is wrong."""
         _warn_unused(kwargs)
         session_id, request_metadata = self._context(kwargs)
         if session_id is not None:
             session_id = checked_id("session_id", session_id)
         agent_id = checked_id("agent_id", self._agent_of(kwargs))
         endpoint = self._endpoint_of(kwargs)
-        asked = Asked.of(kwargs)
+        options = CallOptions.of(kwargs)
         request = Request(
             None if PLACEHOLDER in endpoint else agent_id,
             to_text(
                 messages,
                 session_id,
-                asked,
+                options,
                 expand=expand_server_tools,
                 agent_id=agent_id,
-                is_known=session_id is not None and SPOKEN.has(agent_id, session_id),
+                is_known=session_id is not None and KNOWN_SESSIONS.has(agent_id, session_id),
             ),
             session_id,
             request_metadata,
@@ -469,7 +488,7 @@ class ChatThinnest(ThinnestBinding):
                     taken_ids=tool_call_ids(messages, expand_server_tools)
                     if len(messages) > 1
                     else (),
-                    local_tools=asked.parameters if asked.tools else None,
+                    local_tools=options.parameters if options.tools else None,
                 ),
                 agent_id=agent_id,
                 session_id=session_id,
@@ -494,6 +513,7 @@ class ChatThinnest(ThinnestBinding):
             max_streams=self.max_streams,
             shared_limits=self.shared_limits,
             stall_timeout=self.stall_timeout,
+            transport=self.transport,
         )
 
     def _agent_of(self, kwargs: Mapping[str, Any]) -> str:
@@ -506,7 +526,7 @@ class ChatThinnest(ThinnestBinding):
     def _for_call(
         self, config: RunnableConfig | None, kwargs: dict[str, Any]
     ) -> tuple[RunnableConfig, dict[str, Any]]:
-        """Carry over from the config what the framework does not hand to `_generate`."""
+        """Take from the config what the framework does not pass to `_generate`."""
         config = ensure_config(config)
         configurable = config.get("configurable") or {}
         session_id = kwargs.get("session_id")
@@ -519,7 +539,7 @@ class ChatThinnest(ThinnestBinding):
         return config, {**kwargs, _CONTEXT: context}
 
     def _context(self, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """The session and the metadata of a call: argument, config, field, in this order."""
+        """Return session and metadata of a call: from its arguments, config, or fields."""
         if _CONTEXT not in kwargs:  # called by `generate`, which has no config argument
             kwargs = self._for_call(None, kwargs)[1]
         session_id, request_metadata = kwargs[_CONTEXT]
@@ -529,7 +549,7 @@ class ChatThinnest(ThinnestBinding):
         )
 
     def _cacheable(self, kwargs: dict[str, Any]) -> Self:
-        """This model, without a cache where the answer depends on a session's memory."""
+        """Return this model, without its cache if the call has a session."""
         if self.cache is False or (self.cache is None and get_llm_cache() is None):
             return self
         if self._context(kwargs)[0] is None:
@@ -537,8 +557,9 @@ class ChatThinnest(ThinnestBinding):
         return self.model_copy(update={"cache": False})
 
 
+# No twin: a sync generator that is closed drops, and so closes, the one inside.
 class _AsyncStream(AsyncIterator[AIMessageChunk]):
-    """What `astream` gives: the framework's generator, closed from the inside out.
+    """The framework's generator, as `astream` returns it; the inner one is closed first.
 
     The framework's generator does not close the model's, so that the connection would live,
     and the tool runs stay open, until the garbage collector comes by.
@@ -568,7 +589,7 @@ def _result(call: Call) -> ChatResult:
 def _run_fields(
     config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager
 ) -> dict[str, Any]:
-    """What the model's run will be, for `_stream`, which the framework does not tell.
+    """Return the fields of the model's run, which the framework does not pass to `_stream`.
 
     The callbacks are configured here, once, and handed on by the config: the framework then
     finds them configured. The run's id is fixed here too, for tool runs to be its children.
@@ -591,7 +612,7 @@ def _run_fields(
 
 
 def _public(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments as traces and cache keys may show them."""
+    """Return the arguments that traces and cache keys may show."""
     shown = {key: value for key, value in kwargs.items() if key not in _PRIVATE}
     session_id, request_metadata = kwargs.get(_CONTEXT, (None, None))
     if session_id is not None:
@@ -621,7 +642,7 @@ _LONG_NAMES = sorted(name for name in _CALL_ARGUMENTS if len(name) >= 8)
 
 
 def _is_near(name: str, known: str) -> bool:
-    """Whether at most two letters differ: changed, left out, or put in."""
+    """Whether the edit distance is at most two."""
     if abs(len(name) - len(known)) > 2:
         return False
     row = list(range(len(known) + 1))

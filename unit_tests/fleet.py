@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from langchain_thinnest._http.limit_types import Question, Told
+from langchain_thinnest._http.limit_types import Question, ReportedLimit
 from langchain_thinnest._http.limits import LEASE, Limits
 from langchain_thinnest._http.retries import RetryPolicy, Tries
 from langchain_thinnest.errors import ThinnestRateLimitError
@@ -27,30 +27,32 @@ class Server:
     limit: int = 30
     window: float = 10.0
     streams: int = 2
-    ends: float = 0.0
+    window_ends: float = 0.0
     used: int = 0
     open: int = 0
     taken: list[float] = field(default_factory=list)  # when it took each request
     refused: int = 0
 
-    def request(self, now: float) -> tuple[bool, Told]:
+    def request(self, now: float) -> tuple[bool, ReportedLimit]:
         """Whether a request is taken, and what the headers say."""
-        if now >= self.ends:
-            self.ends, self.used = now + self.window, 0
+        if now >= self.window_ends:
+            self.window_ends, self.used = now + self.window, 0
         if self.used >= self.limit:
             self.refused += 1
-            return False, self.told(now, wait=math.ceil(self.ends - now))
+            return False, self.reported(now, wait=math.ceil(self.window_ends - now))
         if self.open >= self.streams:
             self.refused += 1
-            return False, self.told(now, wait=None)
+            return False, self.reported(now, wait=None)
         self.used += 1
         self.open += 1
         self.taken.append(now)
-        return True, self.told(now, wait=math.ceil(self.ends) - now)
+        return True, self.reported(now, wait=math.ceil(self.window_ends) - now)
 
-    def told(self, now: float, wait: float | None) -> Told:
+    def reported(self, now: float, wait: float | None) -> ReportedLimit:
         """The headers, with a reset in whole seconds."""
-        return Told(self.limit, self.limit - self.used, math.ceil(self.ends), wait)
+        return ReportedLimit(
+            self.limit, self.limit - self.used, math.ceil(self.window_ends), wait
+        )
 
 
 @dataclass
@@ -131,7 +133,7 @@ class Call:
         self.seconds, self.max_streams, self.dies = seconds, max_streams, dies
         self.tries = Tries(RetryPolicy(max_retries, 75.0, random=fleet.random.random))
         self.ticket = f"{process.name}/{name}"
-        self.came: float | None = None
+        self.arrived: float | None = None
         self.leases = 0
         self.is_over = False
 
@@ -142,10 +144,10 @@ class Call:
         fleet.asks += 1
         lease = f"{self.ticket}#{self.leases}"
         lasts = LEASE if self.process.is_shared else math.inf
-        question = Question(self.ticket, self.came, lease, self.max_streams)
+        question = Question(self.ticket, self.arrived, lease, self.max_streams)
         reply = limits.ask(question, fleet.now, lasts)
-        self.came = reply.came
-        if not reply.goes:
+        self.arrived = reply.arrived
+        if not reply.is_admitted:
             fleet.at(fleet.now + reply.sleep, self.ask)
             return
         self.tries.accepts = reply.accepts
@@ -155,28 +157,28 @@ class Call:
         fleet.at(fleet.now + fleet.latency, lambda: self.arrive(lease))
 
     def arrive(self, lease: str) -> None:
-        is_taken, told = self.fleet.server.request(self.fleet.now)
+        is_taken, reported = self.fleet.server.request(self.fleet.now)
         if is_taken:
             self.fleet.at(self.fleet.now + self.seconds, self.finish_on_server)
         self.fleet.at(
-            self.fleet.now + self.fleet.latency, lambda: self.hear(lease, is_taken, told)
+            self.fleet.now + self.fleet.latency, lambda: self.hear(lease, is_taken, reported)
         )
 
-    def hear(self, lease: str, is_taken: bool, told: Told) -> None:
+    def hear(self, lease: str, is_taken: bool, reported: ReportedLimit) -> None:
         fleet, limits = self.fleet, self.process.limits
         if self.process.is_dead or self.is_over:
             return
         if is_taken:
-            limits.accepted(lease, told, fleet.now)
+            limits.accepted(lease, reported, fleet.now)
             if self.dies:
                 self.is_over = True
             else:
                 fleet.at(fleet.now + self.seconds, lambda: self.finish(lease))
             return
-        assert self.came is not None
-        seen = limits.refused(lease, self.ticket, self.came, told, fleet.now)
-        self.tries.refuse(told, *seen)
-        error = ThinnestRateLimitError("", retry_after=told.seconds, is_retryable=True)
+        assert self.arrived is not None
+        seen = limits.refused(lease, self.ticket, self.arrived, reported, fleet.now)
+        self.tries.refuse(reported, *seen)
+        error = ThinnestRateLimitError("", retry_after=reported.seconds, is_retryable=True)
         if self.tries.are_over:
             limits.end([self.ticket], fleet.now)
             self.is_over = True

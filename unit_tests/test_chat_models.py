@@ -14,6 +14,7 @@ import httpx
 import pytest
 from langchain_core.load import dumpd, dumps, load, loads
 from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
+from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField
 from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import SecretStr, ValidationError
@@ -114,6 +115,7 @@ WRONG = [
     ({"base_url": "ftp://thinnest.example"}, "must be a URL"),
     ({"base_url": "thinnest.example"}, "must be a URL"),
     ({"base_url": "https://"}, "must be a URL"),
+    ({"base_url": "https://host:port"}, "must be a URL"),
     ({"base_url": "https://a b"}, "must be a URL"),
     ({"base_url": f"https://{KEY}@thinnest.example"}, "no user"),
     ({"base_url": f"https://thinnest.example?key={KEY}"}, "query"),
@@ -269,6 +271,49 @@ def test_copies() -> None:
         cloudpickle.loads(cloudpickle.dumps(model)),
     ):
         assert same(other, model)
+
+
+class Elsewhere(BaseRateLimiter):
+    """A limiter that counts in another place, as one in Redis does."""
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        return True
+
+    async def aacquire(self, *, blocking: bool = True) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("field", "make_value"),
+    [
+        ("http_client", lambda: httpx.Client(transport=httpx.MockTransport(print))),
+        ("http_async_client", lambda: httpx.AsyncClient(transport=httpx.MockTransport(print))),
+        ("rate_limiter", lambda: InMemoryRateLimiter(requests_per_second=1000)),
+    ],
+)
+def test_what_cannot_leave_the_process(field: str, make_value: Any) -> None:
+    """Copies share it, and a model that has it refuses to be pickled."""
+    value = make_value()
+    model = make(**{field: value}, request_metadata={"page": ["/"]})
+    for other in (copy.copy(model), copy.deepcopy(model), copy.deepcopy([model])[0]):
+        assert getattr(other, field) is value
+    assert copy.deepcopy(model).request_metadata["page"] is not model.request_metadata["page"]
+    for dumps_ in (pickle.dumps, cloudpickle.dumps):
+        with pytest.raises(TypeError, match=rf"with {field} cannot be pickled.*model_copy"):
+            dumps_(model)
+    without = pickle.loads(pickle.dumps(model.model_copy(update={field: None})))
+    assert getattr(without, field) is None
+
+
+def test_what_can_leave_the_process_goes_along() -> None:
+    model = pickle.loads(pickle.dumps(make(rate_limiter=Elsewhere())))
+    assert isinstance(model.rate_limiter, Elsewhere)
+
+
+def test_a_pickle_of_an_older_release_has_the_defaults_of_newer_fields() -> None:
+    model = make()
+    del model.__dict__["stall_timeout"]
+    assert pickle.loads(pickle.dumps(model)).stall_timeout == 600.0
 
 
 def test_a_changed_copy_has_a_cache_key_of_its_own() -> None:

@@ -10,38 +10,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_thinnest._http.backends import dump, load
-from langchain_thinnest._http.limit_types import Question, Reply, Told
+from langchain_thinnest._http.limit_types import Question, Reply, ReportedLimit
 from langchain_thinnest._http.limits import BELIEF, LEASE, LIVE, LONGEST_SLEEP, Limits
 from unit_tests.fleet import Call, Fleet, Process, Server, fleet_of
+
+NOTHING = ReportedLimit()
 
 
 class Line:
     """Calls by name, at a time that the test sets."""
 
-    def __init__(self, **most: int) -> None:
+    def __init__(self, max_streams: int | None = None) -> None:
         self.limits = Limits()
         self.now = 0.0
-        self.most = most.get("most")
-        self.came: dict[str, float | None] = {}
+        self.max_streams = max_streams
+        self.arrived: dict[str, float | None] = {}
 
     def ask(self, name: str, **how: Any) -> Reply:
-        question = Question(name, self.came.get(name), f"{name}!", self.most)._replace(**how)
+        question = Question(
+            name, self.arrived.get(name), f"{name}!", self.max_streams
+        )._replace(**how)
         reply = self.limits.ask(question, self.now)
-        self.came[name] = reply.came
+        self.arrived[name] = reply.arrived
         return reply
 
     def go(self, *names: str) -> list[str]:
         """Those of the names that may go."""
-        return [name for name in names if self.ask(name).goes]
+        return [name for name in names if self.ask(name).is_admitted]
 
-    def accept(self, *names: str, told: Told = Told()) -> None:  # noqa: B008
+    def accept(self, *names: str, reported: ReportedLimit = NOTHING) -> None:
         for name in names:
-            self.limits.accepted(f"{name}!", told, self.now)
+            self.limits.accepted(f"{name}!", reported, self.now)
 
-    def refuse(self, name: str, told: Told = Told()) -> tuple[int, int, float]:  # noqa: B008
-        came = self.came[name]
-        assert came is not None
-        return self.limits.refused(f"{name}!", name, came, told, self.now)
+    def refuse(self, name: str, reported: ReportedLimit = NOTHING) -> tuple[int, int, float]:
+        arrived = self.arrived[name]
+        assert arrived is not None
+        return self.limits.refused(f"{name}!", name, arrived, reported, self.now)
 
     def end(self, *names: str) -> None:
         self.limits.end([f"{name}!" for name in names], self.now)
@@ -50,8 +54,10 @@ class Line:
 NAMES = [f"call {number:02}" for number in range(14)]
 
 
-def told(remaining: int, seconds: float = 10.0, reset: float = 10.0, limit: int = 3) -> Told:
-    return Told(limit, remaining, reset, seconds)
+def reported(
+    remaining: int, seconds: float = 10.0, reset: float = 10.0, limit: int = 3
+) -> ReportedLimit:
+    return ReportedLimit(limit, remaining, reset, seconds)
 
 
 # --- streams ---
@@ -76,25 +82,25 @@ def test_first_requests_without_an_answer_hold_others_for_five_seconds() -> None
 
 
 def test_a_stream_that_closes_makes_room() -> None:
-    line = Line(most=2)
+    line = Line(max_streams=2)
     assert line.go(*NAMES) == NAMES[:2]
     line.end(NAMES[0], NAMES[0])
     assert line.go(*NAMES[2:]) == NAMES[2:3]
 
 
 def test_the_users_own_limit_is_not_exceeded_even_by_one_who_does_not_wait() -> None:
-    line = Line(most=1)
+    line = Line(max_streams=1)
     assert line.go("a") == ["a"]
-    assert not line.ask("b", waits=False).goes
-    assert line.ask("c", own=1).goes
+    assert not line.ask("b", waits=False).is_admitted
+    assert line.ask("c", own_streams=1).is_admitted
 
 
 def test_one_who_does_not_wait_asks_the_server() -> None:
     line = Line()
     line.go(*NAMES[:5])
-    assert line.ask("x", waits=False).goes
-    line.accept("x", told=told(0))
-    assert line.ask("y", waits=False).goes
+    assert line.ask("x", waits=False).is_admitted
+    line.accept("x", reported=reported(0))
+    assert line.ask("y", waits=False).is_admitted
 
 
 def test_refusals_teach_the_peak_of_what_was_answered_and_open() -> None:
@@ -103,8 +109,8 @@ def test_refusals_teach_the_peak_of_what_was_answered_and_open() -> None:
     line.accept(*NAMES[:2])
     line.end(NAMES[0])
     for name in NAMES[2:5]:
-        line.refuse(name, Told(30, 20))
-    assert line.limits.most == 2
+        line.refuse(name, ReportedLimit(30, 20))
+    assert line.limits.max_streams == 2
     line.end(NAMES[1])
     assert line.go(*NAMES[2:]) == NAMES[2:4]
 
@@ -117,22 +123,22 @@ def test_one_burst_is_one_lesson() -> None:
     line.end(*NAMES[:3])
     line.now = 1.0
     line.refuse(NAMES[4])  # it was sent before the lesson
-    assert line.limits.most == 3
+    assert line.limits.max_streams == 3
 
 
 def test_answers_after_a_lesson_prove_more() -> None:
     line = Line()
     line.go(*NAMES[:5])
     line.refuse(NAMES[4])
-    assert line.limits.most == 1
+    assert line.limits.max_streams == 1
     line.accept(*NAMES[:3])
-    assert line.limits.most == 3
+    assert line.limits.max_streams == 3
 
 
 def test_the_most_rises_slowly_and_ever_more_slowly() -> None:
     def rises_after() -> float:
         began = line.now
-        while line.limits.most == 1:
+        while line.limits.max_streams == 1:
             line.now += 1.0
             line.go("b")
             line.accept("b")
@@ -158,11 +164,11 @@ def test_the_most_rises_slowly_and_ever_more_slowly() -> None:
 def test_what_is_left_goes_out_and_the_rest_waits_for_the_reset() -> None:
     line = Line()
     line.go("a")
-    line.accept("a", told=told(2))
+    line.accept("a", reported=reported(2))
     assert line.go("b", "c", "d", "e") == ["b", "c"]
     line.now = 9.9
     reply = line.ask("d")
-    assert not reply.goes
+    assert not reply.is_admitted
     assert reply.closed == pytest.approx(0.15)
     assert reply.sleep <= LONGEST_SLEEP
     line.end("a", "b", "c")
@@ -173,30 +179,32 @@ def test_what_is_left_goes_out_and_the_rest_waits_for_the_reset() -> None:
 def test_answers_out_of_order() -> None:
     line = Line()
     line.go("a", "b", "c")
-    line.accept("c", told=told(0))
-    line.accept("b", told=told(1))
+    line.accept("c", reported=reported(0))
+    line.accept("b", reported=reported(1))
     assert not line.go("d")
-    line.accept("a", told=told(9, reset=20.0))  # a new window
+    line.accept("a", reported=reported(9, reset=20.0))  # a new window
     assert line.go("d") == ["d"]
 
 
 def test_an_answer_that_was_under_way_when_another_was_refused() -> None:
     line = Line()
     line.go("a", "b", "c")
-    line.accept("a", told=told(900, seconds=60.0))
+    line.accept("a", reported=reported(900, seconds=60.0))
     line.now = 0.1
-    line.refuse("b", Told(remaining=0, seconds=0.0))
-    line.accept("c", told=told(899, seconds=59.9))  # the same window, and an older answer
+    line.refuse("b", ReportedLimit(remaining=0, seconds=0.0))
+    line.accept(
+        "c", reported=reported(899, seconds=59.9)
+    )  # the same window, and an older answer
     line.now = 0.3
     assert line.go("b") == ["b"]
-    line.accept("b", told=told(898, seconds=59.7))
+    line.accept("b", reported=reported(898, seconds=59.7))
     assert line.go("d", "e") == ["d", "e"]
 
 
 def test_a_request_that_may_have_been_counted_is_counted() -> None:
     line = Line()
     line.go("a", "b")
-    line.accept("a", told=told(1))
+    line.accept("a", reported=reported(1))
     line.end("b")  # without an answer
     assert not line.go("c")
 
@@ -204,7 +212,7 @@ def test_a_request_that_may_have_been_counted_is_counted() -> None:
 def test_an_answer_that_tells_nothing_after_the_window() -> None:
     line = Line()
     line.go("a")
-    line.accept("a", told=told(0))
+    line.accept("a", reported=reported(0))
     line.now = 10.1
     assert line.go(*NAMES) == NAMES[:3]
     line.accept(NAMES[0])
@@ -215,7 +223,7 @@ def test_an_answer_that_tells_nothing_after_the_window() -> None:
 def test_a_limit_that_makes_no_sense_lets_one_ask_again(limit: int | None) -> None:
     line = Line()
     line.go("a")
-    line.accept("a", told=Told(limit, 0, 10.0, 10.0))
+    line.accept("a", reported=ReportedLimit(limit, 0, 10.0, 10.0))
     line.now = 10.1
     assert line.go("b", "c") == ["b"]
 
@@ -223,19 +231,19 @@ def test_a_limit_that_makes_no_sense_lets_one_ask_again(limit: int | None) -> No
 def test_a_window_of_a_quarter_of_an_hour_is_asked_about_after_a_minute() -> None:
     line = Line()
     line.go("a")
-    line.accept("a", told=told(0, seconds=900.0))
+    line.accept("a", reported=reported(0, seconds=900.0))
     line.now = BELIEF - 0.1
     assert line.ask("b").closed == pytest.approx(900 - BELIEF, abs=1)
     line.now = BELIEF + 0.1
     assert line.go("b", "c") == ["b"]
-    line.accept("b", told=told(2))
+    line.accept("b", reported=reported(2))
     assert line.go("c") == ["c"]
 
 
 def test_a_long_wait_that_one_refusal_asks_for_rests_that_call_alone() -> None:
     line = Line()
     line.go("a")
-    line.refuse("a", Told(seconds=86_400.0))
+    line.refuse("a", ReportedLimit(seconds=86_400.0))
     line.now = LIVE + 0.1  # its place is no longer kept
     assert line.go("b") == ["b"]
 
@@ -244,7 +252,7 @@ def test_a_long_wait_that_one_refusal_asks_for_rests_that_call_alone() -> None:
 def test_a_short_wait_rests_all(remaining: int | None) -> None:
     line = Line()
     line.go("a")
-    line.refuse("a", Told(remaining=remaining, seconds=5.0))
+    line.refuse("a", ReportedLimit(remaining=remaining, seconds=5.0))
     line.now = 4.0
     assert not line.go("b")
     line.now = 5.1
@@ -259,7 +267,7 @@ def test_a_wait_with_requests_left_rests_nobody_else() -> None:
     line.go("a", "b")
     line.accept("b")
     line.end("b")
-    line.refuse("a", Told(remaining=7, seconds=5.0))
+    line.refuse("a", ReportedLimit(remaining=7, seconds=5.0))
     line.now = LIVE + 1  # the refused call's place is no longer kept
     assert line.go("c") == ["c"]
 
@@ -267,11 +275,11 @@ def test_a_wait_with_requests_left_rests_nobody_else() -> None:
 def test_a_server_that_rounds_its_reset_down_is_asked_by_one() -> None:
     line = Line()
     line.go("a")
-    line.accept("a", told=told(0))
+    line.accept("a", reported=reported(0))
     line.now = 10.06
     assert line.go("b", "c", "d") == ["b", "c", "d"]
     line.end("c", "d")
-    line.refuse("b", told(0, seconds=0.0))
+    line.refuse("b", reported(0, seconds=0.0))
     line.now = 10.2
     assert not line.go("b", "c", "d")
     line.now = 10.4
@@ -282,7 +290,7 @@ def test_a_server_that_rounds_its_reset_down_is_asked_by_one() -> None:
 
 
 def test_first_come_first_served_and_who_was_refused_keeps_its_place() -> None:
-    line = Line(most=1)
+    line = Line(max_streams=1)
     line.go("a", "b", "c")
     line.refuse("a")
     assert line.go("b", "c", "a") == ["a"]
@@ -291,7 +299,7 @@ def test_first_come_first_served_and_who_was_refused_keeps_its_place() -> None:
 
 
 def test_a_sleeping_ticket_keeps_one_place_and_a_dead_one_none() -> None:
-    line = Line(most=2)
+    line = Line(max_streams=2)
     line.go("a", "b")
     line.go("b sleeps", "c", "d")
     line.end("a", "b")
@@ -302,7 +310,7 @@ def test_a_sleeping_ticket_keeps_one_place_and_a_dead_one_none() -> None:
 
 
 def test_who_leaves_is_forgotten() -> None:
-    line = Line(most=1)
+    line = Line(max_streams=1)
     line.go("a", "b", "c")
     line.limits.end(["b", "a!"], line.now)
     assert line.go("c") == ["c"]
@@ -312,7 +320,7 @@ def test_who_leaves_is_forgotten() -> None:
 
 
 def test_a_lease_that_is_not_renewed_ends() -> None:
-    line = Line(most=2)
+    line = Line(max_streams=2)
     for name in ("killed", "renewed"):
         line.limits.ask(Question(name, None, name, 2), 0.0, LEASE)
     line.now = 20.0
@@ -325,7 +333,7 @@ def test_a_clock_that_is_set_back_closes_nothing() -> None:
     line = Line()
     line.now = 1e6
     line.go("a")
-    line.accept("a", told=told(0, seconds=30.0))
+    line.accept("a", reported=reported(0, seconds=30.0))
     line.now = 5.0
     assert line.go("b") == ["b"]
 
@@ -333,7 +341,7 @@ def test_a_clock_that_is_set_back_closes_nothing() -> None:
 def test_states_survive_being_written() -> None:
     line = Line()
     line.go(*NAMES)
-    line.accept(NAMES[0], told=told(2))
+    line.accept(NAMES[0], reported=reported(2))
     assert load(dump(line.limits)) == line.limits
 
 
@@ -352,7 +360,7 @@ def test_a_batch_over_the_limit_loses_nothing() -> None:
     assert fleet.server.taken[-1] <= 1.25 * 60.3
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_four_processes_with_one_key(is_shared: bool, seed: int) -> None:
     fleet = fleet_of(4, 200, Server(), is_shared=is_shared, seed=seed)
@@ -364,10 +372,10 @@ def test_four_processes_with_one_key(is_shared: bool, seed: int) -> None:
 
 
 def test_a_server_that_only_refuses_is_given_up_on() -> None:
-    fleet = fleet_of(1, 500, Server(streams=0, limit=10**6), is_shared=False)
-    assert len(fleet.lost) == 500
+    fleet = fleet_of(1, 200, Server(streams=0, limit=10**6), is_shared=False)
+    assert len(fleet.lost) == 200
     assert fleet.now < 200
-    assert fleet.server.refused < 1000
+    assert fleet.server.refused < 400
 
 
 def test_a_process_that_dies_gives_its_places_back() -> None:
@@ -389,7 +397,7 @@ def test_a_process_that_dies_gives_its_places_back() -> None:
     limit=st.integers(1, 20),
     window=st.sampled_from([1.0, 5.0, 30.0]),
     streams=st.integers(1, 6),
-    most=st.sampled_from([None, 1, 2, 5]),
+    max_streams=st.sampled_from([None, 1, 2, 5]),
     calls=st.lists(
         st.tuples(
             st.floats(0, 20),  # when it comes
@@ -406,7 +414,7 @@ def test_whatever_happens_nobody_waits_for_ever_and_no_known_limit_is_exceeded(
     limit: int,
     window: float,
     streams: int,
-    most: int | None,
+    max_streams: int | None,
     calls: list[tuple[float, str, float]],
     set_back: float | None,
 ) -> None:
@@ -416,7 +424,11 @@ def test_whatever_happens_nobody_waits_for_ever_and_no_known_limit_is_exceeded(
 
     def begin(index: int, end: str, seconds: float) -> None:
         call = fleet.call(
-            process, f"{index:03}", seconds=seconds, max_streams=most, dies=end == "dies"
+            process,
+            f"{index:03}",
+            seconds=seconds,
+            max_streams=max_streams,
+            dies=end == "dies",
         )
         begun.append(call)
         if end == "cancels":
@@ -429,13 +441,13 @@ def test_whatever_happens_nobody_waits_for_ever_and_no_known_limit_is_exceeded(
     dead = sum(end == "dies" for _, end, _ in calls)
     fleet.run(until=20.0 + (len(calls) / limit + 2) * (window + 2) + dead * (LEASE + 5) + 400)
     assert all(call.is_over for call in begun)
-    if most is not None and most <= streams and not dead and set_back is None:
+    if max_streams is not None and max_streams <= streams and not dead and set_back is None:
         assert not fleet.lost
-    if most is not None:
-        assert fleet.most_leased <= most or set_back is not None or dead
+    if max_streams is not None:
+        assert fleet.most_leased <= max_streams or set_back is not None or dead
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_no_older_call_is_overtaken_by_more_than_the_places_there_are(seed: int) -> None:
     """With calls that come one after the other, and answers of any length."""
     fleet = Fleet(Server(limit=10**6, streams=3), seed)

@@ -14,12 +14,12 @@ from langchain_thinnest import (
     ThinnestRateLimitError,
     ThinnestServerError,
 )
-from langchain_thinnest._http.limit_types import Told
+from langchain_thinnest._http.limit_types import ReportedLimit
 from langchain_thinnest._http.retries import (
     RetryPolicy,
     Tries,
-    asked_wait,
     rate_limit,
+    retry_delay,
     seconds_to_reset,
 )
 
@@ -55,24 +55,24 @@ NOW = 1_800_000_000.0
     ],
 )
 def test_asked_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert asked_wait(headers, now=NOW) == seconds
+    assert retry_delay(headers, now=NOW) == seconds
 
 
 def test_the_servers_clock_counts() -> None:
     """A client whose clock is an hour wrong waits no longer, and no shorter."""
     headers = {"date": formatdate(NOW, usegmt=True), "x-ratelimit-reset": str(int(NOW) + 20)}
     for clock in (NOW - 3600, NOW, NOW + 3600):
-        assert asked_wait(headers, now=clock) == 20
+        assert retry_delay(headers, now=clock) == 20
 
 
 @pytest.mark.parametrize("off", [-2, -1, 0, 1, 2])
 def test_where_the_clocks_agree_the_clients_is_finer(off: int) -> None:
     date = formatdate(NOW + off, usegmt=True)
-    assert asked_wait({"date": date, "x-ratelimit-reset": str(int(NOW) + 20)}, now=NOW) == 20
+    assert retry_delay({"date": date, "x-ratelimit-reset": str(int(NOW) + 20)}, now=NOW) == 20
 
 
 def test_the_time_is_now_unless_it_is_said() -> None:
-    wait = asked_wait({"x-ratelimit-reset": str(int(time.time()) + 20)})
+    wait = retry_delay({"x-ratelimit-reset": str(int(time.time()) + 20)})
     assert wait is not None
     assert 18 < wait <= 20
 
@@ -177,12 +177,12 @@ def tries(**fields: Any) -> Tries:
 def test_a_refusal_costs_a_try_only_while_nobody_else_gets_through() -> None:
     call = tries()
     for accepts in range(1, 11):
-        call.refuse(Told(), accepts, 1, 0.0)
+        call.refuse(ReportedLimit(), accepts, 1, 0.0)
         assert (call.counted, call.are_over) == (0, False)
         assert call.delay(ThinnestRateLimitError("x")) == pytest.approx(0.1)
         call.accepts = accepts
     for counted in (1, 2, 3):
-        call.refuse(Told(), 10, counted, 0.0)
+        call.refuse(ReportedLimit(), 10, counted, 0.0)
         assert (call.counted, call.are_over) == (counted, counted == 3)
 
 
@@ -190,15 +190,15 @@ def test_free_tries_do_not_go_on_for_ever() -> None:
     call = tries()
     for _ in range(41):
         assert not call.are_over
-        call.refuse(Told(), 100, 1, 0.0)
+        call.refuse(ReportedLimit(), 100, 1, 0.0)
     assert call.are_over
 
 
 def test_a_server_that_has_only_refused_for_long_is_given_up_on_at_the_next_refusal() -> None:
     call = tries()
-    call.refuse(Told(), 0, 3, call.policy.patience() - 0.1)
+    call.refuse(ReportedLimit(), 0, 3, call.policy.patience() - 0.1)
     assert not call.are_over
-    call.refuse(Told(), 0, 3, call.policy.patience())
+    call.refuse(ReportedLimit(), 0, 3, call.policy.patience())
     assert call.are_over
 
 
@@ -206,7 +206,7 @@ def test_long_backoffs_for_a_stream_are_cut_in_parts() -> None:
     call = Tries(RetryPolicy(6, 75.0, random=lambda: 0.5), accepts=0)
     waited = 0.0
     while not call.are_over:
-        call.refuse(Told(remaining=3), 0, 1, 0.0)
+        call.refuse(ReportedLimit(remaining=3), 0, 1, 0.0)
         delay = call.delay(ThinnestRateLimitError("x"))
         assert delay <= 4.0
         waited += delay
@@ -237,7 +237,7 @@ def test_a_date_without_a_zone_is_no_local_time(
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        assert asked_wait({"retry-after": date}, now=40.0) == 60.0
+        assert retry_delay({"retry-after": date}, now=40.0) == 60.0
         headers = {"date": date, "x-ratelimit-reset": "130"}  # the server's clock is ahead
         assert seconds_to_reset(headers, now=40.0) == 30.0
     finally:

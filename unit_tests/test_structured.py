@@ -197,6 +197,67 @@ def test_what_a_json_schema_says(more: dict[str, Any], says: str | None) -> None
             parse(SCHEMA, text)
 
 
+PARTS: dict[str, Any] = {
+    "title": "Parts",
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "at": {"$ref": "#/$defs/Place"},
+        "size": {"oneOf": [{"type": "integer"}, {"type": "null"}]},
+        "kind": {"const": "a"},
+    },
+    "$defs": {"Place": {"type": "object", "required": ["city"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"at": {"city": "x"}, "size": 3, "kind": "a"}, None),
+        ({"size": None}, None),
+        ({"at": {}}, "'at' lacks 'city'"),
+        ({"size": "big"}, "'size' should be of type integer"),
+        ({"kind": "b"}, "'kind' should be 'a'"),
+        ({"kind": "a", "odd": 1}, "it has the unknown keys 'odd'"),
+    ],
+)
+def test_what_a_json_schema_says_of_its_parts(value: Any, says: str | None) -> None:
+    if says is None:
+        assert parse(PARTS, json.dumps(value)) == value
+    else:
+        with pytest.raises(OutputParserException, match=f"does not fit Parts: {says}"):
+            parse(PARTS, json.dumps(value))
+
+
+def test_an_openai_call_around_an_object() -> None:
+    function = {"name": "Person", "arguments": ADA}
+    for wrapped in (
+        {"type": "function", "function": function},
+        {"function": function, "id": "c1"},
+        {"name": "Person", "arguments": ADA, "parameters": ADA},
+    ):
+        assert parse(Person, json.dumps(wrapped)) == Person(**ADA)
+    apart = {"name": "Person", "arguments": ADA, "parameters": {}}
+    with pytest.raises(OutputParserException):
+        parse(Person, json.dumps(apart))
+
+
+def test_a_schema_that_is_repeated_is_no_answer() -> None:
+    with pytest.raises(OutputParserException):
+        parse(SCHEMA, json.dumps(SCHEMA))
+
+
+def test_of_several_misfits_the_likeliest_is_told() -> None:
+    text = '{"name": "x"} or {"name": "y", "odd": 1}'
+    with pytest.raises(OutputParserException, match="it lacks 'age'"):
+        parse(SCHEMA, text)
+
+
+def test_a_text_alone_can_be_parsed() -> None:
+    parser = structured().last
+    assert parser.parse(TEXT) == parser.invoke(TEXT) == Person(**ADA)
+
+
 def test_errors_say_what_is_wrong() -> None:
     for text, says in (
         ("No.", "The answer holds no whole JSON object. It was: No."),
@@ -312,6 +373,8 @@ def test_what_traces_are_told(method: Any) -> None:
 def test_strict() -> None:
     schema = structured(strict=True).first.kwargs["response_format"]["json_schema"]["schema"]
     assert schema["additionalProperties"] is False
+    schema = structured(SCHEMA, strict=True).first.kwargs["response_format"]["json_schema"]
+    assert schema["schema"]["additionalProperties"] is False
     tool = structured(strict=True, method="function_calling").first.kwargs["tools"][0]
     assert tool["function"]["strict"] is True
     assert tool["function"]["parameters"]["additionalProperties"] is False
@@ -370,9 +433,40 @@ def test_lists_and_choices_at_the_top() -> None:
     assert parse({"title": "N", "type": "array", "items": {"type": "integer"}}, "[1]") == [1]
     colour = {"title": "Colour", "enum": ["red", "green"]}
     assert parse(colour, '"red"') == parse(colour, " red\n") == "red"
+    boxed = call({"value": [1, 2]}, "Numbers")
+    assert structured(Numbers, method="function_calling").last.invoke(boxed) == Numbers([1, 2])
     for schema, text in ((Numbers, '["x"]'), (Numbers, "[1,"), (colour, "blue")):
         with pytest.raises(OutputParserException):
             parse(schema, text)
+
+
+async def test_a_list_comes_at_its_end() -> None:
+    class Numbers(RootModel[list[int]]):
+        pass
+
+    pieces = ["[1, ", "2]"]
+    assert stream(Numbers, pieces) == await astream(Numbers, pieces) == [Numbers([1, 2])]
+
+
+class Node(BaseModel):
+    """A tree."""
+
+    name: str
+    inner: list[Node] = []
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_schemas_that_refer_to_themselves(method: Any) -> None:
+    class Nodes(RootModel[list[Node]]):
+        pass
+
+    tree = {"name": "a", "inner": [{"name": "b", "inner": []}]}
+    text = json.dumps(tree)
+    assert parse(Node, text, method=method) == Node.model_validate(tree)
+    assert parse(Nodes, f"[{text}]", method=method) == Nodes.model_validate([tree])
+    if method == "function_calling":
+        tool = structured(Nodes, method=method).first.kwargs["tools"][0]["function"]
+        assert "Node" in json.dumps(tool["parameters"]["$defs"])
 
 
 def test_openais_forms_of_a_schema() -> None:

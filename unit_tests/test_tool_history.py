@@ -14,12 +14,12 @@ from langchain_core.messages import (
 )
 
 from langchain_thinnest import ThinnestRequestError
-from langchain_thinnest._request.tool_protocol import Asked
+from langchain_thinnest._request.tool_protocol import CallOptions
 from unit_tests.history import to_text
 
 FUNCTION = {"name": "look", "description": "Look.", "parameters": {}}
-ASKED = Asked.of({"tools": [FUNCTION]})
-TYPED = Asked.of({"response_format": {"type": "json_object"}})
+ASKED = CallOptions.of({"tools": [FUNCTION]})
+TYPED = CallOptions.of({"response_format": {"type": "json_object"}})
 PREAMBLE = "\n\n".join(ASKED.preamble()) + "\n\n"
 
 
@@ -28,7 +28,9 @@ def calls(*ids: str, text: str = "", **fields: Any) -> AIMessage:
     return AIMessage(text, tool_calls=made, **fields)
 
 
-def sent(*messages: BaseMessage, session_id: str | None = None, asked: Asked = ASKED) -> str:
+def sent(
+    *messages: BaseMessage, session_id: str | None = None, asked: CallOptions = ASKED
+) -> str:
     text = to_text(messages, session_id, asked)
     preamble = "".join(f"{paragraph}\n\n" for paragraph in asked.preamble())
     assert text.startswith(preamble)
@@ -172,7 +174,7 @@ def test_a_session_gets_the_results_alone() -> None:
 def test_results_without_bound_tools_keep_their_labels() -> None:
     """As before anything was bound: a summary of an agent's history, say."""
     history = [HumanMessage("<tools>"), calls("1"), ToolMessage("</tools>", tool_call_id="1")]
-    assert to_text(history, None) == to_text(history, None, Asked()) == (
+    assert to_text(history, None) == to_text(history, None, CallOptions()) == (
         "User: <tools>\n\n"
         'Assistant called look: {"at": "1"}\n\n'
         "Tool (look): </tools>"

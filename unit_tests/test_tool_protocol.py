@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from langchain_thinnest import ChatThinnest, ThinnestRequestError
-from langchain_thinnest._request.tool_protocol import Asked, without_tags
+from langchain_thinnest._request.tool_protocol import CallOptions, without_tags
 
 
 def look_up(word: str, times: int = 1) -> str:
@@ -51,7 +51,7 @@ def bound(model: ChatThinnest, *tools: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 def asked(tools: Any = (), **arguments: Any) -> str:
-    return "\n\n".join(Asked.of({"tools": tools, **arguments}).preamble())
+    return "\n\n".join(CallOptions.of({"tools": tools, **arguments}).preamble())
 
 
 @pytest.mark.parametrize(
@@ -141,15 +141,15 @@ ONE = "Make one call at most."
 )
 def test_choice(model: ChatThinnest, choice: Any, parallel: Any, sentence: str) -> None:
     arguments = bound(model, look_up, tool_choice=choice, parallel_tool_calls=parallel)
-    preamble = "\n\n".join(Asked.of(arguments).preamble())
+    preamble = "\n\n".join(CallOptions.of(arguments).preamble())
     assert preamble.endswith(f"Then stop and wait for the results. {sentence}")
 
 
 @pytest.mark.parametrize("choice", ["none", False, {"type": "none"}])
 def test_no_choice_asks_for_nothing(model: ChatThinnest, choice: Any) -> None:
     arguments = bound(model, look_up, tool_choice=choice)
-    assert Asked.of(arguments) == Asked()
-    assert Asked().preamble() == []
+    assert CallOptions.of(arguments) == CallOptions()
+    assert CallOptions().preamble() == []
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def test_a_choice_that_cannot_be(
 
 
 def test_binding_no_tools_asks_for_nothing(model: ChatThinnest) -> None:
-    assert Asked.of(bound(model)) == Asked()
-    assert Asked.of(bound(model, tool_choice="auto")) == Asked()
+    assert CallOptions.of(bound(model)) == CallOptions()
+    assert CallOptions.of(bound(model, tool_choice="auto")) == CallOptions()
 
 
 def test_other_arguments_pass(model: ChatThinnest) -> None:
@@ -285,7 +285,17 @@ def test_the_form_of_an_answer_after_tools() -> None:
     )
 
 
-@pytest.mark.parametrize("given", [3, "json", {"type": "json_schema"}, {"type": "yaml"}])
+def test_a_form_of_plain_text_asks_for_nothing() -> None:
+    assert asked(response_format={"type": "text"}) == asked(response_format=None) == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(3, "json", {"type": "json_schema"}, {"type": "yaml"}),
+        {"type": "json_schema", "json_schema": {"name": "x"}},
+    ],
+)
 def test_a_form_that_is_none_is_refused(given: Any) -> None:
     with pytest.raises(ThinnestRequestError, match="response_format"):
         asked(response_format=given)

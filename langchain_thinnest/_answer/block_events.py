@@ -37,7 +37,7 @@ class BlockEvents:
         self._call_index = 0  # of the local call that is open
 
     def of(self, piece: Piece) -> Iterator[MessagesData]:
-        """The events that a piece of the answer makes."""
+        """Return the events for a piece of the answer."""
         if not self._has_started:
             self._has_started = True
             yield _event(
@@ -65,7 +65,7 @@ class BlockEvents:
             yield self._end(self._next - 1, block)
 
     def before_the_end(self, piece: Piece) -> Iterable[MessagesData]:
-        """The same, but none for the end, which its reader makes when the call is closed."""
+        """Return the events for a piece, but none for `End`: the caller adds those last."""
         return () if type(piece) is End else self.of(piece)
 
     def _start(self, block: dict[str, Any]) -> MessagesData:
@@ -84,7 +84,7 @@ class BlockEvents:
         yield _event("content-block-delta", index=self._next - 1, delta=delta)
 
     def _add_call(self, part: CallPart) -> Iterator[MessagesData]:
-        """A call's block is open as long as it is; the server's tools may come in between."""
+        """Keep a call's block open until the call ends; server tools may come in between."""
         call = part.call
         if part.is_first:
             chunk = {"type": "tool_call_chunk", "id": call.id, "name": call.name, "args": ""}

@@ -48,7 +48,7 @@ _PARAMETER = re.compile(r"\s*<parameter=\s*([^<>\s]+)\s*>(.*?)</parameter>\s*", 
 def read_calls(
     inner: str, tag: str, tools: ToolSchemas, *, is_closed: bool
 ) -> list[Call] | None:
-    """Read what stands between two tags.
+    """Parse the text between two tags.
 
     Args:
         inner: The text.
@@ -73,14 +73,14 @@ def read_calls(
 
 
 def bound_name(name: str, tools: ToolSchemas) -> str:
-    """The name of the tool that is meant."""
+    """Return the bound tool's name that is closest in form to `name`."""
     if name not in tools and name.removeprefix(_PREFIX) in tools:
         return name.removeprefix(_PREFIX)
     return name
 
 
 def _with_right_end(text: str, *, is_closed: bool) -> str:
-    """The text with one brace less at its end, or one more."""
+    """Return the text with one closing brace less, or one more."""
     text = text.rstrip()
     if not text.endswith("}"):
         return text + "\0"  # no JSON
@@ -138,7 +138,7 @@ def _as_call(value: dict[str, Any], tools: ToolSchemas) -> Call | None:
 
 
 def _is_schema(args: dict[str, Any], parameters: Mapping[str, Any]) -> bool:
-    """Whether the agent repeats what a tool takes, and calls nothing."""
+    """Whether the arguments are just the tool's schema repeated."""
     return (
         isinstance(args.get("properties"), dict)
         and args.get("type") == "object"
@@ -189,7 +189,7 @@ def _markup_args(body: str, parameters: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def _typed(text: str, schema: Any) -> Any:
-    """A parameter's text as the value that its schema wants.
+    """Convert a parameter's text to the type that its schema asks for.
 
     Raises:
         ValueError: If it is none.
@@ -208,7 +208,7 @@ def _typed(text: str, schema: Any) -> Any:
 
 
 def _kinds(schema: Any) -> set[str]:
-    """The types that a schema allows; a string where it says nothing."""
+    """Return the types that a schema allows; `string` where it names none."""
     if not isinstance(schema, Mapping):
         return {"string"}
     kinds: set[str] = set()

@@ -38,7 +38,7 @@ from langchain_thinnest._names import POSITIONS, PROVIDER, SERVER_TOOLS, SURROUN
 
 
 def block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
-    """A tool's call or result, as it rides in a message, as a standard content block."""
+    """Turn a raw call or result into a standard content block."""
     if raw["type"] == "call":
         return {
             "type": "server_tool_call",
@@ -57,7 +57,7 @@ def block_of_raw(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def blocks_of(message: AIMessage) -> list[dict[str, Any]]:
-    """The content blocks of an answer, also of one that was edited or merged."""
+    """Return the content blocks of an answer, also of one that was edited or merged."""
     try:
         blocks: list[Any] = _content_blocks(message)
     except NotImplementedError:
@@ -66,7 +66,7 @@ def blocks_of(message: AIMessage) -> list[dict[str, Any]]:
 
 
 def _content_blocks(message: AIMessage) -> list[ContentBlock]:
-    """The translator: text and tools, interleaved as they happened."""
+    """Translate a message: text and tools, interleaved as they happened."""
     if message.additional_kwargs.keys() & {SERVER_TOOLS, POSITIONS}:
         items = _Items(message)
         if isinstance(message.content, str) or items.has_server_tools:
@@ -76,7 +76,7 @@ def _content_blocks(message: AIMessage) -> list[ContentBlock]:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A tool that is to be put into the text."""
+    """A tool to insert into the text."""
 
     block: dict[str, Any]
     answer: str | None  # the first id of the answer that it belongs to, if that is known
@@ -85,7 +85,7 @@ class _Item:
 
 
 class _Items:
-    """The tools of a message that its content does not hold, and where they belong."""
+    """The tools of a message that are not in its content yet, and where they belong."""
 
     def __init__(self, message: AIMessage) -> None:
         content: list[str | dict[Any, Any]] = []
@@ -117,7 +117,7 @@ class _Items:
         return _Item(block, answer, offset, (pair[0], pair[1]) if pair else None)
 
     def _local_calls(self) -> list[tuple[int, _Item]]:
-        """The calls of local tools, and how many of the server's tools come before each."""
+        """Return the local calls, and how many server tools come before each."""
         message = self._message
         calls: list[ToolCall | InvalidToolCall | ToolCallChunk] = [
             *message.tool_calls,
@@ -193,7 +193,7 @@ class _Items:
 
 
 def _goes_on(answer: str | None, items: list[_Item], item: _Item) -> bool:
-    """Whether a tool of which no surroundings are kept is of the same answer as the last."""
+    """Whether a tool without surroundings belongs to the same answer as the last one."""
     return answer is None and items[-1].offset <= item.offset
 
 
@@ -211,7 +211,7 @@ def _interleaved(
     texts: list[str | None],
     tools: list[tuple[int, dict[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """Put tools, sorted by their offsets in all the text, between and into the blocks."""
+    """Insert tools, sorted by offset, between and into the blocks."""
     blocks: list[dict[str, Any]] = []
     at = number = 0
     for block, text in zip(content, texts, strict=True):

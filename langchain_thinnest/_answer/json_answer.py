@@ -105,7 +105,7 @@ class JSONAnswer:
         return payloads
 
     def _cleaned(self, value: Any) -> Any:
-        """A value without the API key: metadata goes into traces."""
+        """Mask the API key in a value: metadata goes into traces."""
         if isinstance(value, str):
             return self._without_key(value)
         if isinstance(value, list):
@@ -116,7 +116,7 @@ class JSONAnswer:
 
 
 def _parsed(body: bytes) -> tuple[Any, str]:
-    """What stands in a body, and the parser's complaint if it is no JSON."""
+    """Parse a body; return its value, and the parser's error if it is no JSON."""
     try:
         return read_json(body), ""
     except ValueError as error:
@@ -132,7 +132,7 @@ def _unreadable(problem: str, body: bytes) -> ThinnestProtocolError:
 
 
 def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
-    """The object, together with what a generic wrapper holds in `data`."""
+    """Merge an object with what a generic wrapper holds in `data`."""
     data = value.get("data")
     if isinstance(value.get(_TEXTS[0]), str) or not isinstance(data, dict):
         return dict(value)
@@ -145,7 +145,7 @@ def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _payloads_of(said: dict[str, Any]) -> list[Payload]:
-    """Take the answer out of an object, as events; none if there is no answer in it."""
+    """Pop the answer from an object, as events; none if it holds no answer."""
     texts = [key for key in _TEXTS if isinstance(said.get(key), str)]
     has_failed = said.get("success") is False or (
         not texts and bool(said.get("error") or said.get("detail"))
@@ -168,7 +168,7 @@ def _payloads_of(said: dict[str, Any]) -> list[Payload]:
 
 
 def _ending_of(said: dict[str, Any]) -> dict[str, Any]:
-    """Take out the session and the token counts, as `done` has them."""
+    """Pop the session and the token counts, in the form of `done`."""
     ending: dict[str, Any] = {
         "usage": usage_of(said),
         "session_id": as_id(said.get("session_id")),
@@ -182,7 +182,7 @@ def _ending_of(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tools_of(said: dict[str, Any]) -> list[Payload]:
-    """Take out the calls, each followed by its result; what is no call stays there."""
+    """Pop the calls, each followed by its result; other entries stay."""
     entries = said.get("tool_calls")
     if not isinstance(entries, list):
         return []
@@ -198,7 +198,7 @@ def _tools_of(said: dict[str, Any]) -> list[Payload]:
 
 
 def _tool_of(entry: Any, ids: set[str]) -> list[Payload]:
-    """A call and its result, if there is one; nothing if the entry is no call.
+    """Return a call and its result, if there is one; nothing if the entry is no call.
 
     They have an id, the server's or one made here: a later result of the same name would
     else go to a call that has none.

@@ -33,7 +33,7 @@ _QUOTES = re.compile(r'\\.|"', re.DOTALL)
 
 
 def load(text: str) -> Any:
-    """The JSON value that a text is, be it in a fence, or `None`; nothing is mended."""
+    """Parse a text that is one JSON value, also in a code fence; `None` if it is not."""
     fenced = _FENCED.fullmatch(text)
     try:
         return _DECODER.decode(fenced[2] if fenced else text)
@@ -42,13 +42,13 @@ def load(text: str) -> Any:
 
 
 def load_mended(text: str) -> Any:
-    """The JSON value that a text is, mended if need be, or `None`."""
+    """Parse like `load`, and repair common faults first if that fails."""
     value = load(text)
     return load(mended(text)) if value is None else value
 
 
 def mended(text: str) -> str:
-    """A text in which what can be mended is mended.
+    """Repair the common faults of JSON that models write.
 
     Any beginning of the text that is JSON comes out as it is.
     """
@@ -82,13 +82,13 @@ def _quote(match: re.Match[str]) -> str:
 
 
 def without_fence(text: str) -> str:
-    """The text within a fence, if a fence is all there is."""
+    """Return the text within a code fence, if the fence is all there is."""
     fenced = _FENCED.fullmatch(text)
     return fenced[2] if fenced else text
 
 
 def values_in(text: str) -> list[tuple[Any, int, int]] | None:
-    """The JSON values that a text is a sequence of, each with its start and end.
+    """Parse a sequence of JSON values; yield each with its start and end.
 
     White space or a comma may stand between them. `None` if there is anything else.
     """

@@ -21,7 +21,7 @@ _PARAGRAPH_END = re.compile(r"(?:\r\n|\r|\n)[ \t]*(?:\r\n|\r|\n)")
 
 
 class Markdown:
-    """Where in Markdown text the text so far ends."""
+    """Tracks whether the text so far ends in a code fence or a code span."""
 
     def __init__(self) -> None:
         """Begin a text."""
@@ -36,11 +36,11 @@ class Markdown:
 
     @property
     def may_be_in_span(self) -> bool:
-        """Whether there are backticks before, which others may follow to end a span."""
+        """Whether open backticks came before, so that the text may be in a code span."""
         return bool(self._open_runs())
 
     def feed(self, text: str) -> None:
-        """Go on by some text."""
+        """Take the next piece of text."""
         *lines, last = _LINE_END.split(text)
         for line in lines:
             self._end_line(self._line + line)
@@ -49,7 +49,7 @@ class Markdown:
             self._line += last
 
     def find_span_end(self, text: str) -> tuple[bool | None, int]:
-        """Look in the text that follows for the end of the span that it may be in.
+        """Find where the code span ends that the text may be in.
 
         Returns:
             Whether it is in one, `None` if more of the text must come to know; and where the
@@ -66,12 +66,12 @@ class Markdown:
         return (False if end else None), 0
 
     def forget_spans(self) -> None:
-        """Take the backticks so far for text."""
+        """Treat the backticks so far as plain text."""
         self._runs.clear()
         self._line = self._line.replace("`", "'")
 
     def _open_runs(self) -> set[int]:
-        """How long the runs are that have found no other of their length yet."""
+        """Return the lengths of the runs of backticks that have no partner yet."""
         runs = [*self._runs, *_runs_in(self._line)]
         opened: set[int] = set()
         at = 0

@@ -34,7 +34,7 @@ from langchain_thinnest._answer.turn import (
 )
 from langchain_thinnest._names import POSITIONS, PROVIDER, SERVER_TOOLS, SURROUNDINGS
 
-# The keys of `response_metadata` that are ours; a server's go elsewhere.
+# Our keys of `response_metadata`; a server's key of that name gets a prefix.
 _OURS = frozenset(
     {
         "finish_reason",
@@ -47,7 +47,7 @@ _OURS = frozenset(
         "session_id",
     }
 )
-# LangChain reads each part of a call's arguments by itself; of a long one, that takes long.
+# LangChain parses the arguments of each chunk; above this length that is slow.
 _LONG_PART = 2000
 
 
@@ -96,7 +96,7 @@ class Answer:
         self._was_result = False
 
     def message(self) -> AIMessage:
-        """The answer so far as one message: whole once the turn is over."""
+        """Return the answer so far as one message; whole once the turn is over."""
         turn = self.turn
         message = AIMessage(
             content=turn.text,
@@ -117,7 +117,7 @@ class Answer:
         return message
 
     def chunk(self, piece: Piece) -> ChatGenerationChunk:
-        """One piece of the answer as a chunk; the last one holds no text, but the usage."""
+        """Turn a piece of the answer into a chunk; `End` becomes the last, with the usage."""
         if self._has_plain_text and isinstance(piece, str):
             return _text_chunk(piece)
         if isinstance(piece, End):
@@ -139,7 +139,7 @@ class Answer:
         return ChatGenerationChunk(message=message)
 
     def block_index(self, number: int) -> str:
-        """The `index` of a content block, which no block of another answer has.
+        """Return the `index` of a content block, unique among answers.
 
         LangChain puts blocks of one index together, also when it merges two messages.
         """
@@ -227,7 +227,7 @@ _TEXT_CHUNK = ChatGenerationChunk(message=_TEXT)
 
 
 def _text_chunk(text: str) -> ChatGenerationChunk:
-    """A chunk of text, copied from a finished one.
+    """Make a chunk of text, as a copy of a finished one.
 
     There is one for every event, and pydantic's way to make one takes as long as all else that
     is done for an event: it validates, though there is nothing here that could be wrong.
@@ -246,12 +246,12 @@ def _text_chunk(text: str) -> ChatGenerationChunk:
 
 
 def tool_message(result: ServerToolResult) -> ToolMessage:
-    """A tool's result as the message that an agent loop would have made of it."""
+    """Turn a tool's result into the message that an agent loop would have made."""
     return as_tool_message(result.id, result.name, result.result)
 
 
 def as_tool_message(call_id: str, name: str, output: Any) -> ToolMessage:
-    """A tool's output as a message: a string as it is, anything else as JSON.
+    """Turn a tool's output into a message: a string as it is, anything else as JSON.
 
     Its id follows from the call's, so that it is one message wherever it is made again.
     """
@@ -291,7 +291,7 @@ def _positions(calls: Iterable[LocalCall]) -> dict[str, Any]:
 
 
 def _surroundings(turn: Turn) -> dict[str, Any]:
-    """What stands around each tool: one entry for a local call, two for a call and result."""
+    """Return the text around each tool: one entry for a local call, two for a server's."""
     if not (turn.tools or turn.local_calls):
         return {}
     text = turn.text
@@ -310,10 +310,10 @@ def _invalid(call: LocalCall) -> InvalidToolCall:
 
 
 def call_block(call: LocalCall) -> dict[str, Any]:
-    """A whole call of a local tool as a standard content block."""
+    """Turn a local call into a standard content block."""
     return cast("dict[str, Any]", _valid(call) if call.args is not None else _invalid(call))
 
 
 def tool_block(tool: ServerTool) -> dict[str, Any]:
-    """A tool's call or result as a standard content block."""
+    """Turn a server tool's call or result into a standard content block."""
     return block_of_raw(_raw([tool])[SERVER_TOOLS][0])

@@ -22,7 +22,7 @@ _ENOUGH = 8  # characters that identify a place from one side alone
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tool stood.
+    """Where a tool stood in the text.
 
     Attributes:
         answer: Which answer it belongs to: a merged text holds several, one after the other.
@@ -40,12 +40,12 @@ class Place:
 
 
 def around(text: str, offset: int) -> tuple[str, str]:
-    """The characters around an offset, to keep."""
+    """Return the characters before and after an offset."""
     return text[max(0, offset - AROUND) : offset], text[offset : offset + AROUND]
 
 
 def find(text: str, places: Sequence[Place], length: int | None) -> list[int]:
-    """Find tools in a text.
+    """Find where tools belong in a text that may have been edited.
 
     Args:
         text: The text as it is now.
@@ -68,7 +68,7 @@ def find(text: str, places: Sequence[Place], length: int | None) -> list[int]:
 
 
 class _Search:
-    """Goes through a text from its beginning to its end."""
+    """A search that goes through the text once, from its beginning to its end."""
 
     def __init__(self, text: str, places: Sequence[Place]) -> None:
         self._text = text
@@ -114,7 +114,7 @@ class _Search:
         return self._alike[place.before or "", place.after]
 
     def _starts(self, context: str, place: Place) -> list[int]:
-        """Where the characters around a tool are found, at the edges of an answer whole."""
+        """Return where the characters around a tool occur."""
         starts: list[int] = []
         most = self._alike_of(place) + 1
         at = self._text.find(context, self._start) if context.strip() else -1
@@ -129,7 +129,7 @@ class _Search:
         return starts
 
     def _by_one_side(self, place: Place) -> int | None:
-        """Look for what stood on one side, where the other one has changed."""
+        """Search by the characters on one side, where the other side has changed."""
         for width in _WIDTHS[:2]:
             for context, shift in (
                 ((place.before or "")[-width:], True),
@@ -159,7 +159,7 @@ def _is_same(one: Place, other: Place) -> bool:
 
 
 def _cuts(text: str, at: int) -> bool:
-    """Whether an offset lies inside a word; where words have no spaces, it never does."""
+    """Whether an offset lies inside a word, in scripts that separate words."""
     if not 0 < at < len(text):
         return False
     left, right = text[at - 1], text[at]

@@ -20,7 +20,7 @@ from langchain_thinnest._names import POSITIONS, PROVIDER, SERVER_TOOLS, SURROUN
 
 @dataclass
 class _Step:
-    """What one step of an agent loop says and calls, and the results by call id."""
+    """One step of an agent loop: its text, its calls, and the results by call id."""
 
     text: str = ""
     calls: list[ToolCall] = field(default_factory=list)
@@ -91,7 +91,7 @@ def _steps(message: AIMessage) -> list[_Step]:
     was_result = False
 
     def step(*, is_result: bool) -> _Step:
-        """The step that comes next belongs to: whatever follows a result begins one.
+        """Return the step for the next item: whatever follows a result begins a new one.
 
         So does what follows a call of which it is known that no result will come.
         """
@@ -124,7 +124,7 @@ def _steps(message: AIMessage) -> list[_Step]:
 
 
 def _call_in(block: dict[str, Any]) -> ToolCall:
-    """A call on the server, of whatever another provider says of it."""
+    """Read a server-side call of any provider."""
     args = block.get("args")
     return ToolCall(
         name=str(block.get("name") or "tool"),
@@ -134,7 +134,7 @@ def _call_in(block: dict[str, Any]) -> ToolCall:
 
 
 def said_in(block: dict[str, Any]) -> str | None:
-    """What a block says: its text, or another provider's refusal."""
+    """Return the text of a block, or another provider's refusal."""
     if block.get("type") == "non_standard" and isinstance(block.get("value"), dict):
         block = block["value"]
     kind = block.get("type")
@@ -143,7 +143,7 @@ def said_in(block: dict[str, Any]) -> str | None:
 
 
 def _answers(step: _Step, message: AIMessage) -> list[ToolMessage]:
-    """The results in the order they came, and an error for each call that has none."""
+    """Return the results in order, and an error for each call that has none."""
     answers = list(step.results.values())
     for call in step.calls:
         id_ = cast("str", call["id"])
@@ -159,7 +159,7 @@ def _answers(step: _Step, message: AIMessage) -> list[ToolMessage]:
 
 
 def _origin(message: AIMessage) -> dict[str, Any]:
-    """Who wrote the answer, and in which session: so that it is not sent there again."""
+    """Return who wrote the answer and in which session, so that it is not sent again."""
     keys = ("model_provider", "model_name", "session_id")
     known = {k: v for k, v in message.response_metadata.items() if k in keys}
     return {"model_provider": PROVIDER, **known}

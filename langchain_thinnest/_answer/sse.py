@@ -59,7 +59,7 @@ class SSEDecoder:
         self._started = False  # the first line, which may carry a BOM, has been seen
 
     def feed(self, data: bytes) -> Iterator[Payload]:
-        """Decode what has come.
+        """Decode the next bytes.
 
         Args:
             data: The next bytes of the body, of any length.
@@ -115,7 +115,7 @@ class SSEDecoder:
             return None
 
     def _whole_lines(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes; what is left of it begins the next one."""
+        """Return the lines that `data` completes, and keep the rest."""
         if self._after_cr and data:
             self._after_cr = False
             if data.startswith(b"\n"):

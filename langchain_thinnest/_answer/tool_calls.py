@@ -52,7 +52,7 @@ _CLOSERS = {"{": "}", "[": "]"}
 
 @dataclass(slots=True)
 class LocalCall:
-    """A call that the agent makes of a tool on this side.
+    """A call of a tool on this side.
 
     Attributes:
         name: The tool's name, if it could be read.
@@ -76,7 +76,7 @@ class LocalCall:
 
 @dataclass(frozen=True, slots=True)
 class CallPart:
-    """What a piece of text adds to a call: the next part of its arguments."""
+    """The next part of a call's arguments."""
 
     call: LocalCall
     text: str
@@ -136,14 +136,14 @@ class CallScanner:
             text, at = yield from self._close(text, end, tag)
 
     def release(self) -> Iterator[str | CallPart]:
-        """Give the text that was held back: something else came, so no tag goes on."""
+        """Return the text that was held back: another event came, so no tag continues."""
         if self._held and self._body is None and not self._span:
             held, self._held = self._held, ""
             self._markdown.feed(held)
             yield self._spoken(held)
 
     def flush(self) -> Iterator[str | CallPart]:
-        """Give all that is left, since the answer is over."""
+        """Return all that is left, since the answer is over."""
         while (self._body is not None or self._span) and not self._is_over:
             if self._span:  # which nothing ends: it was none
                 rest, self._held = self._end_span() + self._held, ""
@@ -167,7 +167,7 @@ class CallScanner:
             self._body = _Body(tag, self._tools)
 
     def _find_tag(self, text: str, seen: int) -> tuple[int, str]:
-        """Where the next tag stands outside of fences, or -1: what may begin one is held."""
+        """Find the next tag outside of code fences, or -1; hold what may begin one."""
         at = seen
         while (at := text.find("<", at)) >= 0:
             opening = _OPENING.match(text, at)
@@ -187,7 +187,7 @@ class CallScanner:
         return -1, ""
 
     def _may_go_on(self, text: str, at: int) -> bool:
-        """Whether a text's end may be the beginning of a tag."""
+        """Whether the text may end with the beginning of a tag."""
         end = text[at : at + len(_RESPONSE)]
         return (
             CALL_START.startswith(end)
@@ -255,7 +255,7 @@ class CallScanner:
 
 
 class _Body:
-    """What follows a start tag, as far as it came.
+    """The text after a start tag, as far as it has arrived.
 
     Attributes:
         tag: The start tag.
@@ -326,7 +326,7 @@ class _Body:
         return _IN_STRING[self._quote] if self._quote else _OUTSIDE
 
     def _see(self, mark: str, where: int, before: str) -> None:  # noqa: C901
-        """Take a mark outside of strings, which stands at `where` in the body."""
+        """Process a bracket or tag outside of strings, at `where` in the body."""
         if mark == ",":
             self._comma = where
         elif mark in _CLOSERS:
@@ -367,7 +367,7 @@ class _Body:
         return len(text)
 
     def part(self) -> Iterator[CallPart]:
-        """What can pass of the arguments while the call is open."""
+        """Return the part of the arguments that is certain while the call is open."""
         if self._has_head is None:
             self._find_head()
         stops = (self._args_end, self.doubt, self._odd, self._comma)
@@ -379,7 +379,7 @@ class _Body:
             yield CallPart(self._call, text, is_first, is_last=False)
 
     def _between(self, start: int, end: int) -> str:
-        """A part of the text near its end, without putting all of it together."""
+        """Return a slice near the end of the text, without joining all of it."""
         last = self._length
         pieces: list[str] = []
         for piece in reversed(self._pieces):
@@ -400,7 +400,7 @@ class _Body:
             self._has_head = False
 
     def read(self, inner: str, *, is_closed: bool) -> list[tuple[str, dict[str, Any]]] | None:
-        """The names and arguments of the calls between the tags, if all is right."""
+        """Return the names and arguments of the calls, if all of them are valid."""
         if self._has_head is None:
             self._find_head()
         calls = read_calls(inner, self.tag, self._tools, is_closed=is_closed)
@@ -410,7 +410,7 @@ class _Body:
         return calls if calls[0] == (self._call.name, load(self._head_args(inner))) else None
 
     def _head_args(self, inner: str) -> str:
-        """The first call's arguments as JSON, which begin with what passed of them."""
+        """Return the first call's arguments as JSON, beginning with what was passed on."""
         for text in (inner, mended(inner)):
             try:
                 end = json.JSONDecoder(strict=False).raw_decode(text, self._args_start)[1]
@@ -423,7 +423,7 @@ class _Body:
     def last_parts(
         self, inner: str, calls: list[tuple[str, dict[str, Any]]]
     ) -> Iterator[CallPart]:
-        """The rest of the call, and the others that stand in the same tag."""
+        """Return the rest of the call, and the other calls in the same tag."""
         for number, (name, args) in enumerate(calls):
             call, sent = (LocalCall(), 0) if number else (self._call, 0)
             if number or not self._has_head:
@@ -435,7 +435,7 @@ class _Body:
             yield CallPart(call, call.text[sent:], sent == 0, is_last=True)
 
     def broken(self, inner: str) -> CallPart:
-        """The call, which is none that can be understood."""
+        """Return the call as an invalid one."""
         call, sent = self._call, 0
         if self._has_head:
             call.text = inner[self._args_start :]
@@ -451,7 +451,7 @@ class _Body:
 
 
 def _unmistakable_end(text: str) -> str:
-    """What to add to broken JSON so that no lenient reader mends it to something whole.
+    """Return what to append to broken JSON so that no lenient parser completes it.
 
     LangChain closes what is open when chunks are added up: half a call would be made whole.
     A bracket that closes nothing is what it does not mend. It also ends at once a search for

@@ -70,7 +70,11 @@ class AsyncToolRuns:
     """The async twin of `ToolRuns`."""
 
     def __init__(
-        self, turn: Turn, run: AsyncCallbackManagerForLLMRun | None, to_its_end: ToItsEnd
+        # Twins differ: tasks can be cancelled, and runs must end all the same.
+        self,
+        turn: Turn,
+        run: AsyncCallbackManagerForLLMRun | None,
+        to_its_end: ToItsEnd,
     ) -> None:
         """Make the runs of a turn; without a run that has handlers nothing happens.
 
@@ -81,10 +85,12 @@ class AsyncToolRuns:
                 makes it again where it was ended by force.
         """
         self._turn = turn
+        # Twins differ: see the arguments.
         self._to_its_end = to_its_end
         self._manager: AsyncCallbackManager | None = None
         if run is not None and run.handlers:
             self._manager = AsyncCallbackManager(**_child_of(run))
+        # Twins differ: a task has a context of its own, in which a run starts and ends.
         self._open: dict[str, asyncio.Future[AsyncCallbackManagerForToolRun]] = {}
 
     async def see(self, piece: Piece) -> None:
@@ -92,20 +98,24 @@ class AsyncToolRuns:
         if self._manager is None:
             return
         if isinstance(piece, ServerToolCall):
+            # Twins differ: a run starts in a task.
             start = self._manager.on_tool_start(*_input(piece), **_started(piece))
             # Kept before it is awaited: whoever cancels the wait does not undo the start.
             self._open[piece.id] = asyncio.ensure_future(start)
             await asyncio.shield(self._open[piece.id])
         elif isinstance(piece, ServerToolResult):
+            # Twins differ: runs end in a task.
             message = tool_message(piece)
             await self._finish([piece.id], lambda run: run.on_tool_end(message))
         elif isinstance(piece, End):
             await self.fail(_no_result(self._turn))
 
+    # Twins differ: runs end in a task.
     async def fail(self, error: BaseException) -> None:
         """End the runs that are still open."""
         await self._finish(list(self._open), lambda run: run.on_tool_error(error))
 
+    # No twin: sync runs end where they are.
     async def _finish(
         self,
         ids: list[str],
@@ -131,7 +141,7 @@ class AsyncToolRuns:
 
 
 def _child_of(run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun) -> dict[str, Any]:
-    """A manager of children: the run's own handlers, since the model's are not inheritable.
+    """Return the fields of a child manager, with the run's own handlers.
 
     Its metadata stays (LangGraph's routing is in it), but for what describes a model.
     """

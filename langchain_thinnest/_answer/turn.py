@@ -46,7 +46,7 @@ from langchain_thinnest.errors import (
 
 @dataclass(frozen=True, slots=True)
 class ServerToolCall:
-    """A call that the agent made on the server, at `offset` characters of the text.
+    """A call on the server, at `offset` characters of the text.
 
     `unanswered` is true where it is known already that no result will come.
     """
@@ -61,7 +61,7 @@ class ServerToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ServerToolResult:
-    """What a call gave back. `answers` is false for a result that no call asked for."""
+    """A call's result. `answers` is false for a result without a call."""
 
     id: str
     name: str
@@ -159,11 +159,11 @@ class Turn:
 
     @property
     def rest(self) -> dict[str, Any]:
-        """What an answer in JSON holds that is no part of a stream."""
+        """The fields of an answer in JSON that a stream does not have."""
         return self._json.rest if self._json is not None else {}
 
     def expect_json(self, without_key: Callable[[str], str] = str) -> None:
-        """Take the bytes for one JSON object, which is the whole answer.
+        """Read the body as one JSON object instead of a stream.
 
         Args:
             without_key: Takes the API key from a text, in which the server may tell it back.
@@ -313,13 +313,13 @@ class Turn:
             yield End()
 
     def _release(self) -> Iterator[Piece]:
-        """Give the text that was held back: what it may begin reaches across no event."""
+        """Return the text that was held back: no tag or sequence crosses an event."""
         if self._scanner is not None:
             yield from self._add_scanned(self._scanner.release())
         yield from self._release_stop()
 
     def _flush(self) -> Iterator[Piece]:
-        """Give all that was held back, since nothing follows it any more."""
+        """Return all text that was held back, since nothing follows."""
         if self._scanner is not None:
             yield from self._add_scanned(self._scanner.flush())
         yield from self._release_stop()
@@ -356,7 +356,7 @@ class Turn:
         return None
 
     def _new_id(self, id_: str | None) -> str:
-        """The server's id, or a new one where it sent none, or one that is taken."""
+        """Return the server's id, or a new one if it is missing or taken."""
         if not id_ or id_ in self._ids:
             id_ = f"call_{uuid4().hex}"
         self._ids.add(id_)
@@ -364,7 +364,7 @@ class Turn:
 
 
 class _StopFilter:
-    """Text up to the first stop sequence, holding back no more than may begin one."""
+    """Passes text up to the first stop sequence, holding back only what may begin one."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = stop

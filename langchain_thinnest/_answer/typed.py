@@ -141,7 +141,7 @@ class ObjectParser(BaseTransformOutputParser[Any]):
 
     @property
     def _known(self) -> frozenset[str] | None:
-        """The keys that an object may have; `None` where the schema does not say."""
+        """The allowed keys of an object; `None` where the schema does not limit them."""
         schema = self.answer_schema or {}
         if not schema.get("properties") or schema.get("additionalProperties") not in (
             None,
@@ -158,7 +158,7 @@ class ObjectParser(BaseTransformOutputParser[Any]):
         return args
 
     def _values(self, text: str) -> list[Any]:
-        """The JSON values in a text that could be meant."""
+        """Return the JSON values in a text that may be the answer."""
         whole = load_mended(text)
         if self.wants_object:
             values = json_values(whole if isinstance(whole, str) else text)
@@ -173,7 +173,7 @@ class ObjectParser(BaseTransformOutputParser[Any]):
         return json_values(text)
 
     def _in_order(self, values: list[Any]) -> Iterator[tuple[Any, bool]]:
-        """What may be meant, the likeliest first; and whether it has unknown keys."""
+        """Yield candidates, the likeliest first, and whether each has unknown keys."""
         known = [value for value in values if not self._is_strange(value)]
         yield from ((value, False) for value in known)
         for value in values:
@@ -200,7 +200,7 @@ class ObjectParser(BaseTransformOutputParser[Any]):
         )
 
     def _may_be_a_call(self, value: dict[str, Any]) -> bool:
-        """Whether the beginning of an object may go on to be a call of the schema's tool."""
+        """Whether a partial object may become a call of the schema's tool."""
         name = value.get("name")
         return (
             value.keys() == {"name"}
@@ -210,7 +210,7 @@ class ObjectParser(BaseTransformOutputParser[Any]):
         )
 
     def _unwrapped(self, value: Any, depth: int = 0) -> Iterator[Any]:
-        """A value, and what is in it that may be meant instead."""
+        """Yield a value, and what it may wrap."""
         yield value
         inner: Any = None
         if isinstance(value, list) and len(value) == 1 and self.wants_object:
@@ -249,7 +249,7 @@ class ObjectParser(BaseTransformOutputParser[Any]):
 
 
 def _field_names(model: Any) -> Iterator[str]:
-    """The names that fields of a pydantic class have beside those in its JSON schema."""
+    """Yield the names of fields that are not in a class's JSON schema."""
     fields = getattr(model, "model_fields", None) or getattr(model, "__fields__", {})
     for name, field in fields.items():
         yield name
@@ -258,7 +258,7 @@ def _field_names(model: Any) -> Iterator[str]:
 
 
 class _Growing:
-    """What a parser makes of an answer as it comes."""
+    """Parses an answer while it streams."""
 
     def __init__(self, parser: ObjectParser) -> None:
         self._parser = parser
@@ -284,7 +284,7 @@ class _Growing:
 
 
 def with_raw(parser: ObjectParser) -> Runnable[BaseMessage, Any]:
-    """Make of an answer the answer itself, its object, and what was wrong with it, if so."""
+    """Make a runnable that returns the message, its object, and the parsing error, if any."""
 
     def outcome(message: BaseMessage | None) -> AddableDict:
         parsed, problem = None, None
@@ -314,7 +314,7 @@ def with_raw(parser: ObjectParser) -> Runnable[BaseMessage, Any]:
 def _misfit(  # noqa: C901
     value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "it"
 ) -> str | None:
-    """What is plainly wrong with a value, if anything: types, required keys, choices.
+    """Return what is plainly wrong with a value: types, required keys, choices.
 
     Not a validator: what it does not know, it lets pass.
     """

@@ -1,4 +1,4 @@
-"""One call's way through the limits: its ticket, its leases and its waiting, sync and async.
+"""How one call waits for the limits: its ticket, its leases, its sleeping; sync and async.
 
 A caller asks, sleeps by the clock for a short time, and asks again; `limits.py` has the rules,
 `store.py` the numbers. Whatever interrupts a call, its ticket and its lease are given back by
@@ -15,7 +15,7 @@ import time
 import weakref
 from contextvars import ContextVar
 
-from langchain_thinnest._http.limit_types import Question, Reply, Told
+from langchain_thinnest._http.limit_types import Question, Reply, ReportedLimit
 from langchain_thinnest._http.retries import RetryPolicy, Tries
 from langchain_thinnest._http.store import Account, Owner
 from langchain_thinnest.errors import (
@@ -26,9 +26,9 @@ from langchain_thinnest.errors import (
 )
 
 logger = logging.getLogger("langchain_thinnest")
-_TELL_AFTER = 10.0  # seconds of waiting
-_TELL_AGAIN = 60.0  # seconds after which other calls with the key say so again
-_TELL_UNREACHABLE_AFTER = 2.0  # seconds
+_LOG_AFTER = 10.0  # seconds of waiting
+_LOG_AGAIN = 60.0  # seconds after which other calls with the key say so again
+_LOG_UNREACHABLE_AFTER = 2.0  # seconds
 _NESTED = (
     "The call was made while its own task or thread had a stream open, so it could not wait "
     "for that one to close."
@@ -50,7 +50,7 @@ class Lease:
         self.id = account.hold(self, owner)
 
     def end(self) -> None:
-        """The stream is closed, or was never opened."""
+        """Release the lease: the stream is closed, or was never opened."""
         self.is_open = False
         self.account.release(self.id)
 
@@ -62,7 +62,7 @@ _opened: ContextVar[tuple[weakref.ref[Lease], ...]] = ContextVar("opened", defau
 
 
 class Admission:
-    """What one call needs to pass the limits, with all its tries."""
+    """One call at the limits, with all its tries."""
 
     def __init__(self, account: Account, policy: RetryPolicy, max_streams: int | None) -> None:
         """Begin a call.
@@ -74,10 +74,10 @@ class Admission:
         """
         self.tries = Tries(policy)
         self._account = account
-        self._most = max_streams
+        self._max_streams = max_streams
         self._ticket = account.new_id()
-        self._came: float | None = None
-        self._own = 0
+        self._arrived: float | None = None
+        self._own_streams = 0
         self._since = 0.0
         self._began = account.clock()
 
@@ -87,10 +87,11 @@ class Admission:
         Raises:
             ThinnestRateLimitError: If that would take too long; nothing was sent.
         """
+        # Twins differ: a sync call blocks the loop of its thread, with all of its tasks.
         lease = self._begin(is_task=False)
         try:
             while True:
-                sleep = self._look(self._account.ask(self._question(lease)), lease)
+                sleep = self._next_sleep(self._account.ask(self._question(lease)), lease)
                 if not sleep:
                     return lease
                 time.sleep(sleep)
@@ -103,7 +104,9 @@ class Admission:
         lease = self._begin(is_task=True)
         try:
             while True:
-                sleep = self._look(await self._account.aask(self._question(lease)), lease)
+                sleep = self._next_sleep(
+                    await self._account.aask(self._question(lease)), lease
+                )
                 if not sleep:
                     return lease
                 await asyncio.sleep(sleep)
@@ -111,47 +114,51 @@ class Admission:
             lease.end()
             raise
 
-    def refused(self, lease: Lease, told: Told) -> None:
-        """The server refused the request by a limit. The call keeps its place in the order."""
-        self.tries.refuse(
-            told, *self._account.refused(lease.id, self._ticket, self._came, told)
-        )
+    def refused(self, lease: Lease, reported: ReportedLimit) -> None:
+        """Record that a limit refused the request. The call keeps its position."""
+        arrived = self._arrived
+        seen = self._account.refused(lease.id, self._ticket, arrived, reported)
+        self.tries.refuse(reported, *seen)
 
-    async def arefused(self, lease: Lease, told: Told) -> None:
+    async def arefused(self, lease: Lease, reported: ReportedLimit) -> None:
         """The async twin of `refused`."""
-        came = self._came
-        seen = await self._account.arefused(lease.id, self._ticket, came, told)
-        self.tries.refuse(told, *seen)
+        arrived = self._arrived
+        seen = await self._account.arefused(lease.id, self._ticket, arrived, reported)
+        self.tries.refuse(reported, *seen)
 
-    def accepted(self, lease: Lease, told: Told) -> None:
-        """The server answers."""
-        self._account.accepted(lease.id, told)
+    def accepted(self, lease: Lease, reported: ReportedLimit) -> None:
+        """Record that the server answered."""
+        self._account.accepted(lease.id, reported)
 
     def failed(self, error: ThinnestError) -> ThinnestError:
-        """A try has failed: count it, and say whether it was one beside its own stream."""
+        """Count a failed try, and explain a refusal beside a stream of the caller's own."""
         if not isinstance(error, ThinnestRateLimitError):
             self.tries.fail()
-        elif self._own:
+        elif self._own_streams:
             error.args = (f"{error} {_NESTED}",)
         if isinstance(error, (ThinnestConnectionError, ThinnestTimeoutError)):
-            self._tell_unreachable(error)
+            self._log_unreachable(error)
         return error
 
-    def _tell_unreachable(self, error: ThinnestError) -> None:
-        """Say once, before the wait that makes it long, that the server cannot be reached."""
-        if self.tries.are_over or not self.tries.policy.should_retry(error):
+    def _log_unreachable(self, error: ThinnestError) -> None:
+        """Log once that the server cannot be reached, before a wait gets long."""
+        if not self.may_retry(error):
             return
         now = self._account.clock()
         will_be = now - self._began + self.tries.delay(error)
         if (
-            will_be >= _TELL_UNREACHABLE_AFTER
-            and now - self._account.unreachable > _TELL_AGAIN
+            will_be >= _LOG_UNREACHABLE_AFTER
+            and now - self._account.unreachable_logged_at > _LOG_AGAIN
         ):
-            self._account.unreachable = now
+            self._account.unreachable_logged_at = now
             logger.info("%s Trying again, for some seconds more.", error)
 
+    def may_retry(self, error: ThinnestError) -> bool:
+        """Whether to send again after a failure."""
+        return not self.tries.are_over and self.tries.policy.should_retry(error)
+
     def leave(self) -> None:
-        """The call asks no more."""
+        """End the call: it will ask no more."""
         self._account.release(self._ticket)
 
     def _begin(self, *, is_task: bool) -> Lease:
@@ -160,21 +167,23 @@ class Admission:
         A sync call blocks its thread's loop, with all of its tasks.
         """
         thread = threading.get_ident()
-        own = set(self._account.held_by(thread, by_tasks=not is_task))
+        own_streams = set(self._account.held_by(thread, by_tasks=not is_task))
         opened = [lease for ref in _opened.get() if (lease := ref()) and lease.is_open]
-        own.update(lease.id for lease in opened if lease.account is self._account)
-        self._own = len(own)
+        own_streams.update(lease.id for lease in opened if lease.account is self._account)
+        self._own_streams = len(own_streams)
         self._since = self._account.clock()
         return Lease(self._account, (thread, is_task))
 
     def _question(self, lease: Lease) -> Question:
         waits = self.tries.policy.max_retries > 0
-        return Question(self._ticket, self._came, lease.id, self._most, self._own, waits)
+        return Question(
+            self._ticket, self._arrived, lease.id, self._max_streams, self._own_streams, waits
+        )
 
-    def _look(self, reply: Reply, lease: Lease) -> float:
-        """The seconds to sleep, 0 to go; an error if the wait would be too long."""
-        self._came = reply.came
-        if reply.goes:
+    def _next_sleep(self, reply: Reply, lease: Lease) -> float:
+        """Return the seconds to sleep, or 0 to send; raise if the wait would be too long."""
+        self._arrived = reply.arrived
+        if reply.is_admitted:
             lease.is_open = True
             opened = [ref for ref in _opened.get() if (it := ref()) and it.is_open]
             _opened.set((*opened, weakref.ref(lease)))
@@ -182,31 +191,34 @@ class Admission:
             return 0.0
         if not self.tries.policy.max_retries:
             self.tries.fail()
-            raise self._full()
+            raise self._streams_are_full()
         if not self.tries.policy.allows(reply.closed):
-            raise _closed(reply.closed)
+            raise _window_is_closed(reply.closed)
         now = self._account.clock()
-        if now - self._since > _TELL_AFTER and now - self._account.told > _TELL_AGAIN:
-            self._account.told = now
-            logger.info("Calls have waited for %.0f s: %s", _TELL_AFTER, self._why(reply))
+        if (
+            now - self._since > _LOG_AFTER
+            and now - self._account.waiting_logged_at > _LOG_AGAIN
+        ):
+            self._account.waiting_logged_at = now
+            logger.info("Calls have waited for %.0f s: %s", _LOG_AFTER, self._why(reply))
         return reply.sleep
 
     def _why(self, reply: Reply) -> str:
         if reply.closed:
             return f"the rate limit's window ends in {reply.closed:.0f} s."
-        if self._most is not None:
-            return f"max_streams={self._most} streams are open, or others came first."
+        if self._max_streams is not None:
+            return f"max_streams={self._max_streams} streams are open, or others came first."
         return "as many streams are open as the server takes, or others came first."
 
-    def _full(self) -> ThinnestRateLimitError:
+    def _streams_are_full(self) -> ThinnestRateLimitError:
         return ThinnestRateLimitError(
-            f"max_streams={self._most} streams are open, and max_retries=0 does not wait for "
-            "one to close; nothing was sent.",
+            f"max_streams={self._max_streams} streams are open, and max_retries=0 does not "
+            "wait for one to close; nothing was sent.",
             is_retryable=True,
         )
 
 
-def _closed(seconds: float) -> ThinnestRateLimitError:
+def _window_is_closed(seconds: float) -> ThinnestRateLimitError:
     return ThinnestRateLimitError(
         f"The rate limit is used up for another {seconds:.0f} s, by what the server said "
         "last, which is longer than max_retry_wait; nothing was sent.",

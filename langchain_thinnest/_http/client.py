@@ -21,13 +21,17 @@ from pydantic import SecretStr
 
 from langchain_thinnest._http.admission import Admission
 from langchain_thinnest._http.closing import finish
-from langchain_thinnest._http.failures import FAILURES, answer_kind, open_failure, refusal
-from langchain_thinnest._http.progress import Progress
+from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
+from langchain_thinnest._http.progress import PROGRESS, Progress
 from langchain_thinnest._http.response import Response, close_abandoned
-from langchain_thinnest._http.retries import RetryPolicy, told_by_answer, told_by_refusal
+from langchain_thinnest._http.retries import (
+    RetryPolicy,
+    reported_by_answer,
+    reported_by_refusal,
+)
 from langchain_thinnest._http.store import account_for
-from langchain_thinnest._http.transport import ASYNC_CLIENTS, CLIENTS, PROGRESS
-from langchain_thinnest.errors import ThinnestRequestError
+from langchain_thinnest._http.transport import ASYNC_CLIENTS, CLIENTS
+from langchain_thinnest.errors import ThinnestError, ThinnestRequestError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState  # imported at the first call: it takes a while
@@ -41,7 +45,7 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Endpoint:
     """Where requests go, and how.
 
@@ -56,6 +60,7 @@ class Endpoint:
         max_streams: The most streams at once with the key, if the user has set it.
         shared_limits: The URL of the store in which processes count together.
         stall_timeout: The longest time without an event, in seconds; `None`: no limit.
+        transport: Which connections the package's own clients use: `"httpx"` or `"fast"`.
     """
 
     base_url: str
@@ -68,6 +73,7 @@ class Endpoint:
     shared_limits: SecretStr | None = None
     stall_timeout: float | None = None
     path: str = "/chat/stream"
+    transport: str = "httpx"
 
     @property
     def auth(self) -> httpx.Auth:
@@ -87,19 +93,22 @@ class Endpoint:
             ThinnestRequestError: If the caller's client has headers or cookies of which no
                 request can be made.
         """
-        is_own = client is not self.client and client is not self.async_client
         is_async = isinstance(client, httpx.AsyncClient)
+        url = _url(self.base_url, self.path)
+        headers = _with_ours(self.headers) if self.headers else _OUR_HEADERS
+        extensions: dict[str, Any] = {
+            "trace": progress.atrace if is_async else progress.trace,
+            PROGRESS: progress,
+        }
         try:
+            if client is not self.client and client is not self.async_client:
+                # The package's own clients have no settings to merge into it.
+                extensions["timeout"] = self.timeout.as_dict()
+                return httpx.Request(
+                    "POST", url, content=body, headers=headers, extensions=extensions
+                )
             return client.build_request(
-                "POST",
-                _url(self.base_url, self.path),
-                content=body,
-                headers=_with_ours(self.headers) if self.headers else _OUR_HEADERS,
-                timeout=self.timeout if is_own else httpx.USE_CLIENT_DEFAULT,
-                extensions={
-                    "trace": progress.atrace if is_async else progress.trace,
-                    PROGRESS: progress,
-                },
+                "POST", url, content=body, headers=headers, extensions=extensions
             )
         except ValueError as error:  # an encoding error is one
             kind = type(error).__name__
@@ -115,7 +124,7 @@ def _url(base_url: str, path: str) -> httpx.URL:
 
 
 def _with_ours(given: Mapping[str, str]) -> httpx.Headers:
-    headers = httpx.Headers({"User-Agent": _USER_AGENT})
+    headers = httpx.Headers({"Connection": "keep-alive", "User-Agent": _USER_AGENT})
     headers.update(given)
     headers.update(_HEADERS)
     return headers
@@ -158,12 +167,13 @@ def open_stream(
     admission = _admission(endpoint, policy)
 
     def send() -> Response:
+        # Twins differ: the garbage collector abandons sync streams alone.
         close_abandoned()
         lease = admission.enter()
         progress = Progress()
         request: httpx.Request | None = None
         try:
-            client = endpoint.client or CLIENTS.get(endpoint.base_url)
+            client = _client_for(endpoint)
             request = endpoint.request(client, body, progress)
             response = _send(client, request, endpoint)
         except BaseException as error:
@@ -178,25 +188,21 @@ def open_stream(
                 is_own=endpoint.client is None,
                 stall_timeout=endpoint.stall_timeout,
             )
-            if answer_kind(response):
-                admission.accepted(lease, told_by_answer(response.headers))
+            if opened.kind:
+                admission.accepted(lease, reported_by_answer(opened.headers))
                 return opened
             # First, since reading the body closes the response, which ends the lease.
             if response.status_code == 429:
-                admission.refused(lease, told_by_refusal(response.headers))
+                admission.refused(lease, reported_by_refusal(opened.headers))
             failure = refusal(
                 response, opened.excerpt(), endpoint.base_url, endpoint.without_key
             )
         raise admission.failed(failure)
 
-    from tenacity import Retrying
-
     try:
-        # Not kept: it holds the last error, whose traceback leads back to this frame.
-        response: Response = Retrying(**_retrying(admission), before_sleep=on_retry)(send)
+        return _retried(send, admission, on_retry)
     finally:
         admission.leave()
-    return response
 
 
 async def aopen_stream(
@@ -213,7 +219,7 @@ async def aopen_stream(
         progress = Progress()
         request: httpx.Request | None = None
         try:
-            client = endpoint.async_client or ASYNC_CLIENTS.get(endpoint.base_url)
+            client = _aclient_for(endpoint)
             request = endpoint.request(client, body, progress)
             response = await _asend(client, request, endpoint)
         except BaseException as error:
@@ -228,27 +234,82 @@ async def aopen_stream(
                 is_own=endpoint.async_client is None,
                 stall_timeout=endpoint.stall_timeout,
             )
-            if answer_kind(response):
-                admission.accepted(lease, told_by_answer(response.headers))
+            if opened.kind:
+                admission.accepted(lease, reported_by_answer(opened.headers))
                 return opened
             # First, since reading the body closes the response, which ends the lease.
             if response.status_code == 429:
-                await admission.arefused(lease, told_by_refusal(response.headers))
+                await admission.arefused(lease, reported_by_refusal(opened.headers))
             failure = refusal(
                 response, await opened.aexcerpt(), endpoint.base_url, endpoint.without_key
             )
         raise admission.failed(failure)
 
-    from tenacity import AsyncRetrying
-
     try:
-        options = _retrying(admission)
-        response: Response = await AsyncRetrying(**options, before_sleep=on_retry)(send)
+        return await _aretried(send, admission, on_retry)
     finally:
         admission.leave()
+
+
+def _retried(
+    send: Callable[[], Response],
+    admission: Admission,
+    on_retry: Callable[[RetryCallState], None] | None,
+) -> Response:
+    """Send, and have tenacity send again after the first failure: most calls have none."""
+    failures: list[ThinnestError] = []
+    try:
+        return send()
+    except ThinnestError as error:
+        if not admission.may_retry(error):
+            raise
+        failures.append(error)
+    from tenacity import Retrying
+
+    def again() -> Response:
+        if failures:
+            raise failures.pop()  # which is not kept: its traceback leads back to this frame
+        return send()
+
+    retrying = Retrying(**_retrying(admission), before_sleep=on_retry)
+    response: Response = retrying(again)
     return response
 
 
+async def _aretried(
+    send: Callable[[], Awaitable[Response]],
+    admission: Admission,
+    on_retry: Callable[[RetryCallState], Awaitable[None]] | None,
+) -> Response:
+    """The async twin of `_retried`."""
+    failures: list[ThinnestError] = []
+    try:
+        return await send()
+    except ThinnestError as error:
+        if not admission.may_retry(error):
+            raise
+        failures.append(error)
+    from tenacity import AsyncRetrying
+
+    async def again() -> Response:
+        if failures:
+            raise failures.pop()  # which is not kept: its traceback leads back to this frame
+        return await send()
+
+    retrying = AsyncRetrying(**_retrying(admission), before_sleep=on_retry)
+    response: Response = await retrying(again)
+    return response
+
+
+def _client_for(endpoint: Endpoint) -> httpx.Client:
+    return endpoint.client or CLIENTS.get(endpoint.base_url, endpoint.transport)
+
+
+def _aclient_for(endpoint: Endpoint) -> httpx.AsyncClient:
+    return endpoint.async_client or ASYNC_CLIENTS.get(endpoint.base_url, endpoint.transport)
+
+
+# Twins differ: a task can be cancelled.
 def _send(client: httpx.Client, request: httpx.Request, endpoint: Endpoint) -> httpx.Response:
     return client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
 
@@ -273,6 +334,7 @@ async def _asend(
         raise
 
 
+# No twin: it closes what a cancelled task leaves.
 async def _given_up(task: asyncio.Future[httpx.Response], progress: Progress) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and task.exception() is None:

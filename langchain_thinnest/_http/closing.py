@@ -17,6 +17,7 @@ SECONDS = 2.0
 _TRIES = 3
 
 
+# No twin: only tasks can be cancelled.
 async def finish(
     make: Callable[[], Coroutine[Any, Any, None]], seconds: float = SECONDS
 ) -> None:
@@ -47,12 +48,12 @@ async def finish(
                 task.add_done_callback(_late.discard)
             if not task.cancelled():
                 break
-    # Not uncancelled: the task's count of cancellations stays what others have made it.
+    # No `uncancel`: the count of cancellations belongs to whoever cancelled.
     if cancelled is not None:
         raise cancelled
     if task.done() and not task.cancelled():
         task.result()
 
 
-# asyncio refers to tasks only weakly; these have nobody that waits for them any more.
+# Tasks that nobody awaits any more. asyncio keeps only weak references to tasks.
 _late: set[asyncio.Future[None]] = set()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
 
 from langchain_thinnest._http.progress import Progress, Sent
-from langchain_thinnest._http.retries import asked_wait
+from langchain_thinnest._http.retries import retry_delay
 from langchain_thinnest.errors import (
     ThinnestAuthenticationError,
     ThinnestBalanceError,
@@ -182,11 +182,13 @@ def _is_tls_failure(error: BaseException | None) -> bool:
 EVENT_STREAM, JSON = "text/event-stream", "application/json"
 
 
-def answer_kind(response: httpx.Response) -> str | None:
+def answer_kind(status: int, headers: Mapping[str, str]) -> str | None:
     """The content type of an answer; `None` if the response is something else."""
-    if response.status_code != 200:
+    if status != 200:
         return None
-    given = response.headers.get("content-type", EVENT_STREAM)
+    given = headers.get("content-type", EVENT_STREAM)
+    if given == EVENT_STREAM:
+        return given
     # Two headers are one with a comma: some proxies add a second.
     kinds = [part.partition(";")[0].strip().lower() for part in given.split(",")]
     return next((kind for kind in (EVENT_STREAM, JSON) if kind in kinds), None)
@@ -213,7 +215,7 @@ def refusal(
             f"an event stream belongs; check base_url and endpoint{said}"
         )
         return ThinnestProtocolError(f"{base_url} {what}", **known)
-    wait = asked_wait(response.headers) if status in (429, 503) else None
+    wait = retry_delay(response.headers) if status in (429, 503) else None
     kind, meaning = _BY_STATUS.get(status) or (
         (ThinnestServerError, "The server failed")
         if status >= 500

@@ -12,42 +12,92 @@ import contextlib
 import selectors
 import ssl
 import time
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
 _READ_BYTES = 64 * 1024
 # From httpx's stream of a response down to the connection that it is read from.
-_INWARDS = ("_stream", "_httpcore_stream", "_connection")
+_INWARDS = ("_stream", "_connection", "_httpcore_stream")
 
 
 # No `select` where there is `poll`: it fails above descriptor 1023.
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 def connection_of(stream: object) -> Any:
     """Find the HTTP/1.1 connection below a response's stream; `None` if there is none."""
     inner: Any = stream
     for _ in range(12):
-        if hasattr(inner, "_h11_state") and hasattr(inner, "_network_stream"):
-            return inner
-        names = (name for name in _INWARDS if getattr(inner, name, None) is not None)
-        name = next(names, None)
-        if name is None:
-            return None
-        inner = getattr(inner, name)
+        for name in _INWARDS:
+            if (below := getattr(inner, name, None)) is not None:
+                inner = below
+                break
+        else:
+            if hasattr(inner, "_h11_state") and hasattr(inner, "_network_stream"):
+                return HttpcoreConnection(inner)
+            return inner if hasattr(inner, "is_over") else None
     return None
 
 
-def is_over(connection: Any) -> bool:
-    """Whether one request and its answer are over, and not a byte that was read follows."""
-    import h11
+class Below(Protocol):
+    """A connection below a response, as far as this package looks into it."""
 
-    state = getattr(connection, "_h11_state", None)
-    return (
-        state is not None
-        and state.our_state is h11.DONE
-        and state.their_state is h11.DONE
-        and state.trailing_data == (b"", False)
-    )
+    def is_over(self) -> bool:
+        """Whether one request and its answer are over, and no byte that was read follows."""
+
+    def socket(self) -> Any:
+        """Find its socket, which has the methods of `Socket`; `None` if it has none."""
+
+
+class HttpcoreConnection:
+    """A connection of httpcore's."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Any) -> None:
+        """Look into a connection."""
+        self.connection = connection
+
+    def is_over(self) -> bool:
+        import h11
+
+        state = self.connection._h11_state  # noqa: SLF001
+        return (
+            state.our_state is h11.DONE
+            and state.their_state is h11.DONE
+            and state.trailing_data == (b"", False)
+        )
+
+    def socket(self) -> Socket | None:
+        try:
+            return Socket(self.connection)
+        except (AttributeError, ValueError, KeyError):  # ValueError, KeyError: it is closed
+            return None
+
+    def close(self) -> None:
+        self.connection.close()
+
+    async def aclose(self) -> None:
+        await self.connection.aclose()
+
+    def read_on(self, seconds: float, most: int = 0) -> bytes:
+        """Read a body on, to its end if that comes in time; for a sync connection.
+
+        Whatever iterates over its body must not go on after.
+
+        Args:
+            seconds: The longest time that this may take.
+            most: How many bytes of the body are wanted; the rest is dropped.
+
+        Returns:
+            The bytes that are wanted, as far as they came.
+        """
+        body = _Rest(self.connection, seconds, most)
+        network = self.connection._network_stream  # noqa: SLF001
+        with contextlib.suppress(*_failures()):
+            while (left := body.seconds_to_read()) is not None:
+                body.take(network.read(_READ_BYTES, timeout=left))
+        return body.wanted
 
 
 class Socket:
@@ -64,7 +114,7 @@ class Socket:
         """
         self._network = connection._network_stream  # noqa: SLF001
         self._tls = self._network.get_extra_info("ssl_object")
-        self._poll = _Selector()
+        self._poll = Selector()
         self._poll.register(self._network.get_extra_info("socket"), selectors.EVENT_READ)
         self._bios: list[Any] = []
         self._protocol: Any = None
@@ -80,12 +130,12 @@ class Socket:
                 break
             inner = getattr(inner, "_stream", None) or getattr(inner, "transport_stream", None)
 
-    def is_below(self, connection: Any) -> bool:
-        """Whether the connection has not got another one meanwhile."""
-        return getattr(connection, "_network_stream", None) is self._network
+    def is_below(self, below: Any) -> bool:
+        """Whether this is still the connection's socket."""
+        return below.connection._network_stream is self._network  # noqa: SLF001
 
     def is_quiet(self) -> bool:
-        """Whether nothing came in, not even the end, that was not read."""
+        """Whether there is nothing to read, not even the end of the connection."""
         if self._tls is not None and self._tls.pending():
             return False
         if any(bio.pending for bio in self._bios):
@@ -97,39 +147,9 @@ class Socket:
         return not self._poll.select(0)
 
 
-def socket_of(connection: Any) -> Socket | None:
-    """Find the socket below a connection; `None` where that cannot be known."""
-    try:
-        return Socket(connection)
-    except (AttributeError, ValueError, KeyError):  # ValueError, KeyError: it is closed
-        return None
-
-
-def is_clean(connection: Any) -> bool:
+def is_clean(below: Below) -> bool:
     """Whether a connection can serve another request."""
-    return (
-        is_over(connection)
-        and (below := socket_of(connection)) is not None
-        and below.is_quiet()
-    )
-
-
-def read_on(connection: Any, seconds: float, most: int = 0) -> bytes:
-    """Read a body on, to its end if that comes in time.
-
-    Args:
-        connection: The connection; whatever iterates over its body must not go on after.
-        seconds: The longest time that this may take.
-        most: How many bytes of the body are wanted; the rest is dropped.
-
-    Returns:
-        The bytes that are wanted, as far as they came.
-    """
-    body = _Rest(connection, seconds, most)
-    with contextlib.suppress(*_failures()):
-        while (left := body.seconds_to_read()) is not None:
-            body.take(connection._network_stream.read(_READ_BYTES, timeout=left))  # noqa: SLF001
-    return body.wanted
+    return below.is_over() and (socket := below.socket()) is not None and socket.is_quiet()
 
 
 class _Rest:
@@ -145,7 +165,7 @@ class _Rest:
         self._state.receive_data(data)
 
     def seconds_to_read(self) -> float | None:
-        """How long the next read may take; `None` if there is nothing more to read for."""
+        """Return how long the next read may take; `None` to stop reading."""
         import h11
 
         while (left := self._give_up - time.monotonic()) > 0:
@@ -161,6 +181,7 @@ class _Rest:
         return None
 
 
+@cache
 def _failures() -> tuple[type[Exception], ...]:
     import h11
     import httpcore

@@ -1,12 +1,12 @@
-"""What callers, servers and rate limits tell each other. Times are in seconds."""
+"""Values that pass between callers, servers and `limits.py`. Times are in seconds."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
-class Told(NamedTuple):
-    """What a response's headers say of the window of requests."""
+class ReportedLimit(NamedTuple):
+    """What a response's headers report about the window of requests."""
 
     limit: int | None = None
     remaining: int | None = None
@@ -15,21 +15,23 @@ class Told(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What a caller asks."""
+    """A caller's question: may this request go out?"""
 
     ticket: str  # its id
-    came: float | None  # as an earlier reply said
+    arrived: float | None  # from an earlier reply; `None` for the first question
     lease: str  # an id for the stream, used once
-    most: int | None = None  # streams at once, if the user has set it
-    own: int = 0  # streams that the caller holds itself, so that it may not wait for them
-    waits: bool = True  # or else it stops at nothing but `most`
+    max_streams: int | None = None  # streams at once, if the user has set it
+    own_streams: int = (
+        0  # streams that the caller holds itself, so that it may not wait for them
+    )
+    waits: bool = True  # without it, only `max_streams` holds the request back
 
 
 class Reply(NamedTuple):
-    """What a caller is told: to go, or to ask again in `sleep` seconds."""
+    """The answer: send it now, or ask again in `sleep` seconds."""
 
-    goes: bool
+    is_admitted: bool
     sleep: float
-    closed: float  # seconds until the window ends by the server's word; 0 if it is open
-    came: float | None  # the ticket's place in the order of arrival
+    closed: float  # seconds until the used-up window ends; 0 if it is open
+    arrived: float | None  # the ticket's place in the order of arrival
     accepts: int  # requests that the server has taken so far

@@ -10,6 +10,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+PROGRESS = "langchain_thinnest.progress"
+"""The extension of a request that holds its `Progress`."""
+
 
 class Sent(Enum):
     """Whether the message, the request's body, was sent."""
@@ -20,7 +23,7 @@ class Sent(Enum):
 
 
 class Progress:
-    """What httpcore told of one request.
+    """What httpcore reported of one request.
 
     Attributes:
         sent: Whether the message was sent; `None` if nothing was told.
@@ -30,7 +33,7 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        """Nothing was told yet."""
+        """Begin with nothing reported."""
         self.sent: Sent | None = None
         self.networks: list[Any] = []
         self.is_connecting = False
@@ -38,7 +41,7 @@ class Progress:
         self._is_for_proxy = False
 
     def trace(self, name: str, info: dict[str, Any]) -> None:
-        """Take one of httpcore's steps."""
+        """Record one of httpcore's steps."""
         if self.sent is None:
             self.sent = Sent.NO
         _, _, step = name.partition(".")

@@ -45,8 +45,8 @@ class Response:
     more: an error, for the case that the answer is not whole by then.
 
     Attributes:
-        rate_limit: What the headers say of the rate limit.
-        request_id: What the server calls the request, where it says so.
+        headers: The response's headers, in lower case.
+        kind: The content type of an answer; `None` if the response is something else.
         is_json: The body is an answer in JSON, by its content type.
         waited: Seconds that reads have taken since the last event; whoever finds an event in
             the bytes sets it to 0.
@@ -69,9 +69,10 @@ class Response:
             stall_timeout: The longest time without an event, in seconds.
         """
         self._lease = lease
-        self.rate_limit = rate_limit(response.headers)
-        self.request_id = response.headers.get("x-request-id")
-        self.is_json = answer_kind(response) == JSON
+        headers = dict(response.headers.items())  # httpx's own take their time
+        self.headers = headers
+        self.kind = answer_kind(response.status_code, headers)
+        self.is_json = self.kind == JSON
         self.waited = 0.0
         self._response = response
         self._is_own = is_own
@@ -80,16 +81,26 @@ class Response:
         self._has_ended = False
         self._is_closed = False
         self._stall_timeout = stall_timeout
-        # The head is here: nothing more is asked of the trace, which costs time.
+        # The head has arrived: the trace is not needed any more, and costs time.
         response.request.extensions.pop("trace", None)
         self._limits_read = stall_timeout is not None and _limit_reads(response, stall_timeout)
         # Without a Content-Encoding the stream's bytes are the body, and cheaper to come by.
-        is_raw = "content-encoding" not in response.headers
+        is_raw = "content-encoding" not in headers
         stream = response.stream
         if isinstance(stream, httpx.SyncByteStream):
             self._chunks = iter(stream) if is_raw else response.iter_bytes()
         else:
             self._achunks = aiter(stream) if is_raw else response.aiter_bytes()
+
+    @property
+    def rate_limit(self) -> dict[str, int] | None:
+        """What the headers say of the rate limit."""
+        return rate_limit(self.headers)
+
+    @property
+    def request_id(self) -> str | None:
+        """What the server calls the request, where it says so."""
+        return self.headers.get("x-request-id")
 
     def __iter__(self) -> Iterator[bytes | ThinnestStreamError]:
         return self
@@ -117,7 +128,7 @@ class Response:
             return self._end(stalled(self._stall_timeout))
         began = time.monotonic()
         try:
-            data = await self._achunks.__anext__()
+            data = await anext(self._achunks)
         except StopAsyncIteration:
             if self._has_ended:
                 raise
@@ -136,11 +147,12 @@ class Response:
         self.waited = 0.0
         return reason
 
+    # Twins differ: a loop can end any read; sync code needs the socket for a deadline.
     def excerpt(self) -> bytes:
-        """Read what there is of a refusal's body, up to a limit, and close it."""
+        """Read a refusal's body, up to a limit of bytes and time, and close it."""
         try:
-            if (connection := self._unread()) is not None:
-                raw = http11.read_on(connection, _EXCERPT_SECONDS, _ERROR_BODY_BYTES)
+            if (below := self._unread()) is not None:
+                raw = below.read_on(_EXCERPT_SECONDS, _ERROR_BODY_BYTES)
                 return _decoded(self._response, raw)
             excerpt = b""
             give_up = time.monotonic() + _EXCERPT_SECONDS
@@ -167,14 +179,15 @@ class Response:
         finally:
             await self.aclose()
 
+    # Twins differ: see `excerpt`.
     def drain(self) -> None:
         """Read on to the body's end, if it comes soon, so that the connection can be reused.
 
         After the end has been read there is nothing to wait for. What speaks HTTP/2 carries
         other streams too, and does not need the end of one.
         """
-        if not self._has_ended and (connection := self._unread()) is not None:
-            http11.read_on(connection, _DRAIN_SECONDS)
+        if not self._has_ended and (below := self._unread()) is not None:
+            below.read_on(_DRAIN_SECONDS)
 
     async def adrain(self) -> None:
         """The async twin of `drain`. A loop can end any read, so httpx does it all."""
@@ -186,7 +199,7 @@ class Response:
                     pass
 
     def _unread(self) -> Any:
-        """The connection, as long as it is this body's: httpx gives it back at its end."""
+        """Return the connection while the body is being read; httpx releases it at the end."""
         if self._response.is_closed:
             return None
         return http11.connection_of(self._response.stream)
@@ -194,6 +207,7 @@ class Response:
     def __enter__(self) -> Self:
         return self
 
+    # Twins differ: the garbage collector closes sync generators, at any point of the code.
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is GeneratorExit and not self._is_own:
             self._abandon()
@@ -211,7 +225,8 @@ class Response:
         if self._is_closed:
             return
         self._is_closed = True
-        # Nothing imported may be used here: at the interpreter's end it is gone.
+        # Twins differ: sync streams outlive a fork, and are closed at the interpreter's end.
+        # Nothing imported may be used here: it is gone by then.
         if self._connection_end is not None and not self._connection_end.alive:
             self._lease.end()
             return
@@ -223,15 +238,15 @@ class Response:
         self._response.close()
 
     def _drop_excess(self) -> None:
-        """Keep a connection with unread bytes from the next call of the caller's client."""
+        """Close a connection with unread bytes, so that the client does not reuse it."""
         if self._is_own:
             return
-        connection = self._unread()
-        if connection is not None and not http11.is_clean(connection):
-            connection.close()
+        below = self._unread()
+        if below is not None and not http11.is_clean(below):
+            below.close()
 
     def _abandon(self) -> None:
-        """Shut the connection now, and tell the caller's client of it at the next call.
+        """Shut the connection now, and close the response at the next call.
 
         A generator that nobody reads on is closed by the garbage collector, which may run
         anywhere: also in a thread that holds the lock of the client's pool.
@@ -260,17 +275,18 @@ class Response:
         else:
             await finish(self._aclose_given)
 
+    # No twin: it runs in a task of its own.
     async def _aclose_given(self) -> None:
-        connection = self._unread()
-        if connection is not None and not http11.is_clean(connection):
+        below = self._unread()
+        if below is not None and not http11.is_clean(below):
             # First, since a read that was cancelled twice has left httpx's stream closed by
             # its own account, and its connection open.
-            await connection.aclose()
+            await below.aclose()
         await self._response.aclose()
 
 
 def _limit_reads(response: httpx.Response, stall_timeout: float) -> bool:
-    """Have no read of the body take longer; say whether that changes anything.
+    """Cap the read timeout of the body; return whether that changed it.
 
     httpx's transport looks at the request's timeouts once for the head and once for the body.
     """
@@ -285,7 +301,7 @@ def _limit_reads(response: httpx.Response, stall_timeout: float) -> bool:
 
 
 def _decoded(response: httpx.Response, raw: bytes) -> bytes:
-    """A refusal's body without its compression; empty if that is broken."""
+    """Decompress a refusal's body; empty if that fails."""
     encoding = response.headers.get("content-encoding")
     if encoding is None:
         return raw
@@ -300,6 +316,6 @@ _abandoned: deque[Response] = deque()
 
 
 def close_abandoned() -> None:
-    """Tell callers' clients of the streams that were abandoned since the last call."""
+    """Close the responses that were abandoned since the last call."""
     while _abandoned:
         _abandoned.popleft().close()

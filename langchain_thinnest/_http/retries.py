@@ -1,4 +1,4 @@
-"""What a response says of limits, and the retry policy: when a request may go out again.
+"""Rate-limit headers, and the retry policy: whether and when to send a request again.
 
 A POST here makes an agent act and a session remember, so only what the server surely did
 not take is sent again: see `ThinnestError.is_retryable`. How long to wait is the server's
@@ -19,11 +19,12 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import inf
 
-from langchain_thinnest._http.limit_types import Told
+from langchain_thinnest._http.limit_types import ReportedLimit
 from langchain_thinnest.errors import ThinnestError, ThinnestRateLimitError
 
 _HEADERS = {"limit": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining"}
 _RESET = "x-ratelimit-reset"
+_LIMIT_HEADERS = (*_HEADERS.items(), ("reset", _RESET))
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
 _CLOCKS_AGREE = 2.0  # seconds
 _DAY = 86_400.0  # seconds; no window is longer
@@ -32,21 +33,23 @@ _STREAMS_WAIT = 4.0  # seconds; for a place among the streams at once
 _MOST_REFUSALS = 20  # for each of `max_retries`, also while others get through
 
 
-def told_by_answer(headers: Mapping[str, str]) -> Told:
-    """What an answer's headers tell the limits."""
+def reported_by_answer(headers: Mapping[str, str]) -> ReportedLimit:
+    """Read the rate limit that an answer reports."""
     seconds = seconds_to_reset(headers)
-    return _told(headers, seconds, makes_sense=seconds is not None)
+    return _reported(headers, seconds, makes_sense=seconds is not None)
 
 
-def told_by_refusal(headers: Mapping[str, str]) -> Told:
-    """What a refusal's headers tell the limits."""
+def reported_by_refusal(headers: Mapping[str, str]) -> ReportedLimit:
+    """Read the rate limit that a refusal reports."""
     makes_sense = seconds_to_reset(headers) is not None
-    return _told(headers, asked_wait(headers), makes_sense=makes_sense)
+    return _reported(headers, retry_delay(headers), makes_sense=makes_sense)
 
 
-def _told(headers: Mapping[str, str], seconds: float | None, *, makes_sense: bool) -> Told:
+def _reported(
+    headers: Mapping[str, str], seconds: float | None, *, makes_sense: bool
+) -> ReportedLimit:
     limit, remaining = (_number(headers.get(header)) for header in _HEADERS.values())
-    return Told(
+    return ReportedLimit(
         None if limit is None else int(limit),
         None if remaining is None else int(remaining),
         _number(headers.get(_RESET)) if makes_sense else None,
@@ -65,13 +68,13 @@ def rate_limit(headers: Mapping[str, str]) -> dict[str, int] | None:
     """
     found = {
         name: int(number)
-        for name, header in {**_HEADERS, "reset": _RESET}.items()
+        for name, header in _LIMIT_HEADERS
         if (number := _number(headers.get(header))) is not None
     }
     return found or None
 
 
-def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | None:
+def retry_delay(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Read how long a refusal asks to wait.
 
     Args:
@@ -119,7 +122,7 @@ def seconds_to_reset(headers: Mapping[str, str], now: float | None = None) -> fl
 
 
 def _now(headers: Mapping[str, str], now: float | None) -> float:
-    """The server's time; it is in whole seconds, so ours is finer where the two agree."""
+    """Return the server's time, or ours where the two agree, since it is finer."""
     if now is None:
         now = time.time()
     servers = _date(headers.get("date"))
@@ -128,7 +131,7 @@ def _now(headers: Mapping[str, str], now: float | None) -> float:
 
 @lru_cache(maxsize=1000)
 def _number(text: str | None) -> float | None:
-    """A number in plain digits, of a length that makes sense: `float` takes `inf` and more."""
+    """Parse plain digits alone: `float` would also accept `inf` and exponents."""
     return float(text) if text and _NUMBER.fullmatch(text.strip()) else None
 
 
@@ -157,7 +160,7 @@ class RetryPolicy:
     random: Callable[[], float] = _random.random
 
     def allows(self, seconds: float) -> bool:
-        """Whether a wait is short enough."""
+        """Return whether a wait is at most `max_wait`."""
         return seconds <= max(self.max_wait, _SHORTEST_WAIT)
 
     def should_retry(self, error: BaseException) -> bool:
@@ -182,7 +185,7 @@ class RetryPolicy:
         return min(self._backoff(error, tries) * (0.75 + 0.5 * self.random()), self.max_wait)
 
     def patience(self) -> float:
-        """Seconds that all backoffs together take."""
+        """Return how many seconds all backoffs take together."""
         error = ThinnestRateLimitError("")
         tries = range(1, self.max_retries + 1)
         return sum(min(self._backoff(error, number), self.max_wait) for number in tries)
@@ -213,19 +216,21 @@ class Tries:
     longest: float = inf  # seconds until the next try
 
     def fail(self) -> None:
-        """A try failed by something else than a limit."""
+        """Count a try that failed for another reason than a limit."""
         self.counted += 1
         self.was_free, self.longest = False, inf
 
-    def refuse(self, told: Told, accepts: int, refusals: int, seconds: float) -> None:
-        """A try was refused by a limit; see `Limits.refused` for what the numbers mean.
+    def refuse(
+        self, reported: ReportedLimit, accepts: int, refusals: int, seconds: float
+    ) -> None:
+        """Count a try that a limit refused; `Limits.refused` explains the numbers.
 
         One with requests left is of the streams at once, of which other processes may close
         one at any time. So its long backoffs are cut in parts, which cost a part of a try.
         """
         self.refusals += 1
         self.was_free = self.accepts is not None and accepts > self.accepts
-        self.longest = _STREAMS_WAIT if told.remaining else inf
+        self.longest = _STREAMS_WAIT if reported.remaining else inf
         if not self.was_free:
             self.counted += min(1.0, self.longest / 2.0 ** int(self.counted))
         many = refusals > self.policy.max_retries
@@ -233,13 +238,13 @@ class Tries:
 
     @property
     def are_over(self) -> bool:
-        """Whether the call gives up."""
+        """Whether the call has used up its tries."""
         retries = self.policy.max_retries
         are_used_up = self.counted > retries or self.refusals > _MOST_REFUSALS * retries
         return are_used_up or self.is_hopeless
 
     def delay(self, error: BaseException | None) -> float:
-        """Seconds until the next try. One that cost nothing comes again soon."""
+        """Return the seconds until the next try: few, if the last one was not counted."""
         if self.was_free and getattr(error, "retry_after", None) is None:
             return min(0.05 + 0.1 * self.policy.random(), self.policy.max_wait)
         delay = self.policy.delay(error, max(1, int(self.counted)))

@@ -25,7 +25,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from langchain_thinnest._http.backends import Backend, Op, open_backend
-from langchain_thinnest._http.limit_types import Question, Reply, Told
+from langchain_thinnest._http.limit_types import Question, Reply, ReportedLimit
 from langchain_thinnest._http.limits import LEASE, LIVE, LONGEST_SLEEP, Limits
 from langchain_thinnest._http.store import Account, LeaseRef
 
@@ -44,7 +44,7 @@ _NAME = "langchain-thinnest-limits"
 
 
 class _Request(NamedTuple):
-    """What a caller asks of the thread."""
+    """Work for the store's thread."""
 
     future: Future[Any]
     name: str
@@ -78,7 +78,7 @@ def _renew(leases: list[str], lasts: float, limits: Limits, now: float) -> None:
 
 
 class SharedStore:
-    """A store, and the thread that talks to it.
+    """A store, and the one thread of this process that uses it.
 
     Attributes:
         lease: Seconds after which an open stream counts no more, unless it is renewed.
@@ -95,7 +95,7 @@ class SharedStore:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._leases: dict[str, tuple[str, SharedAccount]] = {}  # id → state, account
-        self._own: dict[str, Limits] = {}  # what this process counts for itself
+        self._local: dict[str, Limits] = {}  # what this process counts for itself
         self._try_again = 0.0
         self._is_out = False
         self._renewed = time.monotonic()
@@ -103,14 +103,14 @@ class SharedStore:
     def submit(
         self, name: str, op: Op[T], *, is_read: bool = False, **lease: Any
     ) -> Future[T]:
-        """Have the thread do something with a state."""
+        """Queue a change of a state for the thread."""
         future: Future[T] = Future()
         self.queue.put(_Request(future, name, op, is_read, **lease))
         self.ensure_thread()
         return future
 
     def ensure_thread(self) -> None:
-        """Begin the thread, unless it runs."""
+        """Start the thread, unless it is running."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -118,7 +118,7 @@ class SharedStore:
                     self._thread.start()
 
     def finish(self) -> None:
-        """Do what is left to do, for a while, and close the connection."""
+        """Work off the queue, for a limited time, and close the connection."""
         thread = self._thread
         if thread is not None:
             self.queue.put(None)
@@ -145,7 +145,7 @@ class SharedStore:
                 self._renew()
 
     def _do_all(self, items: list[Any]) -> bool:
-        """Do things in order; neighbours that change the same state do so in one step."""
+        """Work in order; neighbours that change the same state share one transaction."""
         for (name, is_read), group in groupby(map(self._request, filter(None, items)), _state):
             requests = [it for it in group if it.future.set_running_or_notify_cancel()]
             ops = [request.op for request in requests]
@@ -156,19 +156,21 @@ class SharedStore:
                     request.future.set_exception(error)
                 continue
             for request, result in zip(requests, results, strict=True):
-                if request.account is not None and result.goes:  # to be renewed until it ends
+                if (
+                    request.account is not None and result.is_admitted
+                ):  # to be renewed until it ends
                     self._leases[request.lease] = (name, request.account)
                 self._leases.pop(request.ends, None)
                 request.future.set_result(result)
         return None in items
 
     def _request(self, item: Any) -> _Request:
-        """What is to be done: a request as it is, or the end of a lease or ticket."""
+        """Turn an item of the queue into a request: some are just ended leases or tickets."""
         if isinstance(item, _Request):
             return item
         account: Any = item.account if isinstance(item, LeaseRef) else item[0]
         id_ = item.id if isinstance(item, LeaseRef) else item[1]
-        account.gone(id_)
+        account.ended(id_)
         return _Request(Future(), account.name, partial(_end, [id_]), False, ends=id_)
 
     def _renew(self) -> None:
@@ -196,16 +198,16 @@ class SharedStore:
                 if self._is_out:
                     logger.info("The store of shared_limits is back.")
                     self._is_out = False
-                    self._own.clear()
+                    self._local.clear()
                 return result
-        return op(self._own.setdefault(name, Limits()), time.monotonic())
+        return op(self._local.setdefault(name, Limits()), time.monotonic())
 
 
 class SharedAccount(Account):
-    """Numbers in a store that other processes use too."""
+    """State in a store that other processes use too."""
 
     def __init__(self, store: SharedStore, base_url: str, key: SecretStr) -> None:
-        """Use a store; it sees of the key no more than a hash."""
+        """Use a store, which gets only a hash of the key."""
         super().__init__(store.queue.put)
         whose = f"{base_url}\0{key.get_secret_value()}".encode()
         self.name = hashlib.sha256(whose).hexdigest()
@@ -220,10 +222,11 @@ class SharedAccount(Account):
         reply = self._wait_behind(question)
         if reply is None:
             future = self._submit(question)
+            # Twins differ: who awaits can be cancelled.
             try:
                 reply = self._seen(question, future.result(_ANSWER))
             except FutureTimeout:  # nobody's call may hang for the sake of limits
-                reply = Reply(True, 0.0, 0.0, question.came, self._accepts)
+                reply = Reply(True, 0.0, 0.0, question.arrived, self._accepts)
         return reply
 
     async def aask(self, question: Question) -> Reply:
@@ -237,14 +240,14 @@ class SharedAccount(Account):
         def op(limits: Limits, now: float) -> Reply:
             return limits.ask(question, now, self._store.lease)
 
-        is_read = question.came is not None
+        is_read = question.arrived is not None
         return self._store.submit(
             self.name, op, is_read=is_read, account=self, lease=question.lease
         )
 
     def _wait_behind(self, question: Question) -> Reply | None:
-        """Where a ticket is not among the first of this process, it need not ask the store."""
-        if question.own or not question.waits:
+        """Answer without the store, unless the ticket is among the first of this process."""
+        if question.own_streams or not question.waits:
             return None
         now = self.clock()
         with self._lock:
@@ -262,13 +265,13 @@ class SharedAccount(Account):
         sleep = min(sleep, LONGEST_SLEEP)
         if sleep > 2 * _GRID:  # those that wait long wake together, which costs less
             sleep -= now % _GRID
-        return Reply(False, sleep, 0.0, question.came, self._accepts)
+        return Reply(False, sleep, 0.0, question.arrived, self._accepts)
 
     def _seen(self, question: Question, reply: Reply) -> Reply:
         self.used = self.clock()
         self._accepts = reply.accepts
         self._closed_until = self.used + reply.closed
-        if reply.goes:
+        if reply.is_admitted:
             self._leave(question.ticket)
             return reply
         pace = self._store.backend.pace
@@ -280,32 +283,37 @@ class SharedAccount(Account):
             if rank < len(self._waiting) and self._waiting[rank][0] == ticket:
                 del self._waiting[rank]
 
-    def accepted(self, lease: str, told: Told) -> None:
-        self._store.submit(self.name, lambda limits, now: limits.accepted(lease, told, now))
+    def accepted(self, lease: str, reported: ReportedLimit) -> None:
+        self._store.submit(
+            self.name, lambda limits, now: limits.accepted(lease, reported, now)
+        )
 
     def refused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
-        return self._refuse(lease, ticket, came, told).result(_ANSWER)
+        # Twins differ: who awaits can be cancelled.
+        return self._refuse(lease, ticket, arrived, reported).result(_ANSWER)
 
     async def arefused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
-        return await asyncio.wrap_future(self._refuse(lease, ticket, came, told))
+        return await asyncio.wrap_future(self._refuse(lease, ticket, arrived, reported))
 
     def _refuse(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> Future[tuple[int, int, float]]:
         def op(limits: Limits, now: float) -> tuple[int, int, float]:
-            return limits.refused(lease, ticket, now if came is None else came, told, now)
+            return limits.refused(
+                lease, ticket, now if arrived is None else arrived, reported, now
+            )
 
         return self._store.submit(self.name, op)
 
     def release(self, id_: str) -> None:
         self._store.queue.put((self, id_))
 
-    def gone(self, id_: str) -> None:
-        """A lease or a ticket has ended; the store's thread says so."""
+    def ended(self, id_: str) -> None:
+        """Forget a lease or a ticket; called by the store's thread."""
         self._held.pop(id_, None)
         self._leave(id_)
 
@@ -314,7 +322,7 @@ _stores: dict[tuple[int, str], SharedStore] = {}  # by process and URL
 
 
 def store_at(url: str) -> SharedStore:
-    """This process's store at a URL. After a fork, the parent's is kept and not touched."""
+    """Return this process's store for a URL; after a fork, a new one."""
     name = (os.getpid(), url)
     store = _stores.get(name)
     if store is None:

@@ -25,7 +25,7 @@ from langchain_thinnest._http.limits import Limits
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from langchain_thinnest._http.limit_types import Question, Reply, Told
+    from langchain_thinnest._http.limit_types import Question, Reply, ReportedLimit
 
 Owner = tuple[int, bool]  # a thread, and whether it is one of its tasks
 _KEEP = 300.0  # seconds without use
@@ -33,7 +33,7 @@ _SWEEP = 60.0
 
 
 class LeaseRef(weakref.ref[Any]):
-    """Tells of a lease that nobody holds any more."""
+    """A weak reference that reports when its lease was dropped."""
 
     __slots__ = ("account", "id")
     account: Account
@@ -41,7 +41,7 @@ class LeaseRef(weakref.ref[Any]):
 
 
 class Account(ABC):
-    """The limits of one endpoint and key, as calls of this process see them.
+    """Rate-limit state for one endpoint and API key, as calls of this process use it.
 
     Attributes:
         clock: What time it is for these calls, in seconds.
@@ -60,22 +60,23 @@ class Account(ABC):
         self._numbers = itertools.count()
         self.clock: Callable[[], float] = time.monotonic
         self.used = self.clock()
-        self.told = -math.inf  # when it was logged that calls wait
-        self.unreachable = -math.inf  # when it was logged that no connection can be made
+        # When it was logged that calls wait, and that no connection can be made.
+        self.waiting_logged_at = -math.inf
+        self.unreachable_logged_at = -math.inf
 
     def new_id(self) -> str:
         """An id for a ticket or a lease; later ones sort behind earlier ones."""
         return f"{self._prefix}{next(self._numbers):012d}"
 
     def hold(self, lease: object, owner: Owner) -> str:
-        """Take note of a lease, which is to end when nobody holds it any more."""
+        """Register a lease, so that it ends at the latest when it is garbage-collected."""
         ref = LeaseRef(lease, self._on_drop)
         ref.account, ref.id = self, self.new_id()
         self._held[ref.id] = (ref, owner)
         return ref.id
 
     def held_by(self, thread: int, *, by_tasks: bool) -> list[str]:
-        """The leases of streams that a thread holds, or, with `by_tasks`, its tasks too."""
+        """Return the open leases of a thread, with those of its tasks if `by_tasks`."""
         return [
             lease
             for lease, (ref, (its_thread, is_task)) in self._held.copy().items()
@@ -85,40 +86,45 @@ class Account(ABC):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody has used it for a while."""
-        return not self._held and self.clock() - self.used > _KEEP
+        """Whether nobody has used it for a while, and no stream is open.
+
+        Leases that have ended are still held: they go at the next use, which may never come.
+        """
+        held = [ref() for ref, _ in self._held.copy().values()]
+        is_open = any(lease is not None and lease.is_open for lease in held)
+        return not is_open and self.clock() - self.used > _KEEP
 
     @abstractmethod
     def ask(self, question: Question) -> Reply:
-        """Ask whether a request may go out."""
+        """Ask whether a request may go out now."""
 
     @abstractmethod
     async def aask(self, question: Question) -> Reply:
         """The async twin of `ask`."""
 
     @abstractmethod
-    def accepted(self, lease: str, told: Told) -> None:
-        """The server answers a request."""
+    def accepted(self, lease: str, reported: ReportedLimit) -> None:
+        """Record that the server answered a request."""
 
     @abstractmethod
     def refused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
-        """The server refuses a request by a limit."""
+        """Record that a limit refused a request."""
 
     @abstractmethod
     async def arefused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
         """The async twin of `refused`."""
 
     @abstractmethod
     def release(self, id_: str) -> None:
-        """A stream is closed, or a call asks no more. Neither blocks nor locks."""
+        """Give back a lease or a ticket. Takes no lock, so it is safe in a finalizer."""
 
 
 class MemoryAccount(Account):
-    """Numbers in this process's memory."""
+    """State in this process's memory."""
 
     def __init__(self) -> None:
         """Begin with nothing known."""
@@ -136,23 +142,23 @@ class MemoryAccount(Account):
     async def aask(self, question: Question) -> Reply:
         return self.ask(question)
 
-    def accepted(self, lease: str, told: Told) -> None:
+    def accepted(self, lease: str, reported: ReportedLimit) -> None:
         with self._lock:
-            self._limits.accepted(lease, told, self._now())
+            self._limits.accepted(lease, reported, self._now())
 
     def refused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
         with self._lock:
             now = self._now()
             return self._limits.refused(
-                lease, ticket, now if came is None else came, told, now
+                lease, ticket, now if arrived is None else arrived, reported, now
             )
 
     async def arefused(
-        self, lease: str, ticket: str, came: float | None, told: Told
+        self, lease: str, ticket: str, arrived: float | None, reported: ReportedLimit
     ) -> tuple[int, int, float]:
-        return self.refused(lease, ticket, came, told)
+        return self.refused(lease, ticket, arrived, reported)
 
     def release(self, id_: str) -> None:
         self._ended.append(id_)
@@ -211,7 +217,7 @@ _parents: list[_Accounts] = []  # after a fork: kept, neither used nor closed
 
 
 def account_for(base_url: str, key: SecretStr, shared: SecretStr | None = None) -> Account:
-    """The account that all calls of this process to one URL with one key share."""
+    """Return the account that all calls of this process with one URL and key share."""
     global _accounts  # noqa: PLW0603
     if _accounts.process != os.getpid():
         _parents.append(_accounts)

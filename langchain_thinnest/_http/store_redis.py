@@ -43,7 +43,7 @@ class RedisBackend:
     errors = (redis.RedisError, OSError)
 
     def __init__(self, url: str) -> None:
-        """Use a server; it is connected to when it is first used."""
+        """Remember the URL; the connection is made at the first use."""
         self._client = redis.Redis.from_url(
             url,
             socket_timeout=_SECONDS,

@@ -27,7 +27,7 @@ class SqliteBackend:
     errors = (sqlite3.Error, OSError)
 
     def __init__(self, path: str) -> None:
-        """Use a file; it is opened when it is first used."""
+        """Remember the path; the file is opened at the first use."""
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._memo = Memo()

@@ -21,7 +21,6 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextvars import Context
-from http.cookiejar import CookieJar
 from typing import Any, Generic, TypeVar
 
 import httpx
@@ -30,10 +29,10 @@ from typing_extensions import override
 from langchain_thinnest._http import http11
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.environment import proxy_for, tls_context
-from langchain_thinnest._http.progress import Progress
+from langchain_thinnest._http.progress import PROGRESS, Progress
+from langchain_thinnest.errors import ThinnestRequestError
 
 END = "langchain_thinnest.end"  # that of a response: `alive` until its connection is closed
-PROGRESS = "langchain_thinnest.progress"  # the extension of a request that holds its progress
 _IDLE_SECONDS = 4.0  # servers close an idle connection after 5 s, often in this very moment
 _MOST_IDLE = 20  # twice what the vendor allows at once on the paid plan
 _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
@@ -72,16 +71,17 @@ class Connection(Generic[T]):
 
     def is_clean(self, stream: object) -> bool:
         """Whether a body was read to its end, and not a byte follows it."""
-        state = http11.connection_of(stream)
-        if not http11.is_over(state):
+        below = http11.connection_of(stream)
+        if below is None or not below.is_over():
             return False
-        if self._socket is None or not self._socket.is_below(state):
-            self._socket = http11.socket_of(state)
+        if self._socket is None or not self._socket.is_below(below):
+            self._socket = below.socket()
         return self._socket is not None and self._socket.is_quiet()
 
     def close(self: Connection[httpx.BaseTransport]) -> None:
         """Close it, whatever it is doing; in a forked child only the child's copy."""
         try:
+            # Twins differ: a loop does not outlive a fork.
             # A thread that the child does not have may hold the transport's lock.
             if self._process == os.getpid():
                 self.transport.close()
@@ -105,10 +105,12 @@ class Connection(Generic[T]):
             return
         for network in self.networks:
             _sever(network)
+        if hasattr(self.transport, "sever"):
+            self.transport.sever()
 
 
 def _sever(network: Any) -> None:
-    """Have asyncio's transport close its socket now, since its loop calls nothing any more."""
+    """Make asyncio's transport close its socket now: a closed loop runs no callbacks."""
     inner = network
     while inner is not None and not hasattr(inner, "_transport"):
         inner = getattr(inner, "_stream", None) or getattr(inner, "transport_stream", None)
@@ -120,7 +122,7 @@ def _sever(network: Any) -> None:
 
 
 class _Idle(Generic[T]):
-    """The connections that nobody uses, the last one used first.
+    """The idle connections, the last one used first.
 
     There is no lock, which a fork or the garbage collector could find held: a deque's steps
     are atomic.
@@ -130,7 +132,7 @@ class _Idle(Generic[T]):
         self._connections: deque[Connection[T]] = deque()
 
     def take(self) -> tuple[Connection[T] | None, list[Connection[T]]]:
-        """Take one, if there is one, and those to close instead."""
+        """Return a reusable connection, if there is one, and the stale ones to close."""
         spent: list[Connection[T]] = []
         with contextlib.suppress(IndexError):
             while True:
@@ -141,7 +143,7 @@ class _Idle(Generic[T]):
         return None, spent
 
     def put(self, connection: Connection[T]) -> list[Connection[T]]:
-        """Put one back, and return those to close."""
+        """Keep a connection, and return the ones to close."""
         connection.idle_since = time.monotonic()
         self._connections.append(connection)
         spent = []
@@ -153,7 +155,7 @@ class _Idle(Generic[T]):
         return spent
 
     def all(self) -> list[Connection[T]]:
-        """Take all."""
+        """Remove and return all."""
         connections = []
         with contextlib.suppress(IndexError):
             while True:
@@ -162,7 +164,7 @@ class _Idle(Generic[T]):
 
 
 class Pool(httpx.BaseTransport):
-    """A transport that has a connection of its own for each request under way."""
+    """A transport that uses a separate connection for each request under way."""
 
     def __init__(self, make: Callable[[], httpx.BaseTransport]) -> None:
         """Make an empty pool.
@@ -172,36 +174,43 @@ class Pool(httpx.BaseTransport):
                 whose connections `http11` cannot read are used once.
         """
         self._make = make
-        self._idle: _Idle[httpx.BaseTransport] = _Idle()
+        self.idle: _Idle[httpx.BaseTransport] = _Idle()
+        # Twins differ: a loop that is closed severs what it has; sync pools have no loop.
         # The registry of finalizers keeps what is idle, and closes it at the interpreter's
         # end, while there are modules to do it with.
-        weakref.finalize(self, _close_all, self._idle)
+        weakref.finalize(self, _close_all, self.idle)
 
     @override
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        connection, spent = self._idle.take()
-        for other in spent:
-            other.close()
+        connection, spent = self.idle.take()
         if connection is None:
             connection = Connection(self._make())
         _watch(connection, request)
         try:
+            if spent:
+                self.close_all(spent)
             response = connection.transport.handle_request(request)
         except BaseException:
-            connection.close()
+            self.close_all([connection])
             raise
-        body = _Body(response.stream, connection, self._idle)
+        # Twins differ: see `_Body`.
+        body = _Body(response.stream, connection, self.idle)
         response.stream = body
         response.extensions[END] = body.end
         return response
 
+    def close_all(self, connections: list[Connection[httpx.BaseTransport]]) -> None:
+        """Close connections."""
+        for connection in connections:
+            connection.close()
+
     @override
     def close(self) -> None:
-        _close_all(self._idle)
+        self.close_all(self.idle.all())
 
 
 def _watch(connection: Connection[Any], request: httpx.Request) -> None:
-    """Have a connection know the sockets that are opened for it, later ones too."""
+    """Give a connection the list in which the request's sockets are noted."""
     progress: Progress | None = request.extensions.get(PROGRESS)
     if progress is not None:
         progress.networks = connection.networks
@@ -213,15 +222,17 @@ def _close_all(idle: _Idle[httpx.BaseTransport]) -> None:
 
 
 class _Body(httpx.SyncByteStream):
-    """A response's body; closing it gives the connection back, or closes that too."""
+    """A response's body; closing it keeps a clean connection and closes any other."""
 
     def __init__(
+        # Twins differ: the async body needs to tell the pool what is lent no more.
         self,
         stream: Any,
         connection: Connection[httpx.BaseTransport],
         idle: _Idle[httpx.BaseTransport],
     ) -> None:
         self._stream = stream
+        # Twins differ: a loop closes its generators itself, and keeps what is lent.
         self._idle = idle
         # A garbage cycle may finalise a socket before the generator that reads from it. So
         # the registry of finalizers holds the connection, and closes it once the body is
@@ -230,8 +241,10 @@ class _Body(httpx.SyncByteStream):
         self._connection = connection
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._stream)
+        iterator: Iterator[bytes] = iter(self._stream)
+        return iterator
 
+    # Twins differ: closing can be cancelled there, and is done by the pool.
     @override
     def close(self) -> None:
         if self.end.detach() is None:
@@ -253,7 +266,7 @@ class AsyncPool(httpx.AsyncBaseTransport):
         """Make an empty pool; see `Pool`."""
         self._make = make
         self.idle: _Idle[httpx.AsyncBaseTransport] = _Idle()
-        self.lent: set[Connection[httpx.AsyncBaseTransport]] = set()
+        self.in_use: set[Connection[httpx.AsyncBaseTransport]] = set()
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -261,7 +274,8 @@ class AsyncPool(httpx.AsyncBaseTransport):
         if connection is None:
             connection = Connection(self._make())
         _watch(connection, request)
-        self.lent.add(connection)
+        # Twins differ: see `__init__`.
+        self.in_use.add(connection)
         try:
             if spent:
                 await self.close_all(spent)
@@ -272,13 +286,14 @@ class AsyncPool(httpx.AsyncBaseTransport):
         response.stream = _AsyncBody(response.stream, connection, self)
         return response
 
+    # Twins differ: closing can be cancelled.
     async def close_all(self, connections: list[Connection[httpx.AsyncBaseTransport]]) -> None:
         """Close connections, whoever cancels the caller meanwhile."""
 
         async def close() -> None:
             for connection in list(connections):
                 await connection.aclose()
-                self.lent.discard(connection)
+                self.in_use.discard(connection)
 
         await finish(close)
 
@@ -286,9 +301,10 @@ class AsyncPool(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         await self.close_all(self.idle.all())
 
+    # No twin: see `__init__`.
     def sever(self) -> None:
         """Close all sockets: the loop is closed."""
-        for connection in [*self.idle.all(), *self.lent]:
+        for connection in [*self.idle.all(), *self.in_use]:
             connection.sever()
 
 
@@ -319,13 +335,13 @@ class _AsyncBody(httpx.AsyncByteStream):
         except BaseException:
             await self._pool.close_all([connection])
             raise
-        self._pool.lent.discard(connection)
+        self._pool.in_use.discard(connection)
         if spent := self._pool.idle.put(connection):
             await self._pool.close_all(spent)
 
 
 def _cut(stream: Any, connection: Connection[httpx.BaseTransport]) -> None:
-    """Close a connection whose body nobody reads any more."""
+    """Close a connection whose body was garbage-collected."""
     try:
         if not connection.is_of_parent:
             stream.close()  # so that httpcore's generators have nothing left to close
@@ -333,16 +349,51 @@ def _cut(stream: Any, connection: Connection[httpx.BaseTransport]) -> None:
         connection.close()
 
 
-class _NoCookies(CookieJar):
+class _NoCookies(httpx.Cookies):
     """Keeps nothing: a client serves many keys, and a cookie would travel between them."""
 
     @override
-    def extract_cookies(self, *_: Any) -> None:
+    def extract_cookies(self, response: httpx.Response) -> None:
         pass
+
+
+_NO_COOKIES = _NoCookies()
+
+
+class _Client(httpx.Client):
+    cookies = property(lambda _: _NO_COOKIES)
+
+
+class _AsyncClient(httpx.AsyncClient):
+    cookies = property(lambda _: _NO_COOKIES)
 
 
 def _transport_options(url: httpx.URL) -> dict[str, Any]:
     return {"verify": tls_context(url), "proxy": proxy_for(url), "limits": _LIMITS}
+
+
+def _new_transport(base_url: str, kind: str) -> httpx.BaseTransport:
+    url = httpx.URL(base_url)
+    if kind == "fast" and proxy_for(url) is None:
+        from langchain_thinnest._http.fast import FastTransport
+
+        return FastTransport(url)
+    return httpx.HTTPTransport(**_transport_options(url))
+
+
+def _new_async_transport(base_url: str, kind: str) -> httpx.AsyncBaseTransport:
+    url = httpx.URL(base_url)
+    if kind == "fast" and proxy_for(url) is None:
+        # Twins differ: the async connection needs an extra.
+        try:
+            from langchain_thinnest._http.fast_async import AsyncFastTransport
+        except ImportError as error:
+            raise ThinnestRequestError(
+                'transport="fast" needs the extra `fast` for async calls: '
+                'pip install "langchain-thinnest[fast]". The message was not sent.'
+            ) from error
+        return AsyncFastTransport(url)
+    return httpx.AsyncHTTPTransport(**_transport_options(url))
 
 
 class _Clients:
@@ -350,18 +401,17 @@ class _Clients:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._by_url: dict[str, httpx.Client] = {}
+        self._clients: dict[tuple[str, str], httpx.Client] = {}
 
-    def get(self, base_url: str) -> httpx.Client:
-        """The client for a base URL."""
+    def get(self, base_url: str, kind: str) -> httpx.Client:
+        """The client for a base URL and a kind of transport."""
         if self._process != os.getpid():  # after a fork they are the parent's
             self.__init__()  # type: ignore[misc]
-        client = self._by_url.get(base_url)
+        client = self._clients.get((base_url, kind))
         if client is None:
-            url = httpx.URL(base_url)
-            pool = Pool(lambda: httpx.HTTPTransport(**_transport_options(url)))
-            client = httpx.Client(transport=pool, cookies=_NoCookies())
-            client = self._by_url.setdefault(base_url, client)
+            pool = Pool(lambda: _new_transport(base_url, kind))
+            client = _Client(transport=pool)
+            client = self._clients.setdefault((base_url, kind), client)
         return client
 
 
@@ -374,43 +424,44 @@ class _OfLoop:
     """
 
     def __init__(self) -> None:
-        self._by_url: dict[str, tuple[httpx.AsyncClient, AsyncPool]] = {}
+        self._clients: dict[tuple[str, str], tuple[httpx.AsyncClient, AsyncPool]] = {}
 
-    def get(self, base_url: str) -> httpx.AsyncClient:
-        held = self._by_url.get(base_url)
+    def get(self, base_url: str, kind: str) -> httpx.AsyncClient:
+        held = self._clients.get((base_url, kind))
         if held is None:
-            url = httpx.URL(base_url)
-            pool = AsyncPool(lambda: httpx.AsyncHTTPTransport(**_transport_options(url)))
-            held = httpx.AsyncClient(transport=pool, cookies=_NoCookies()), pool
-            self._by_url[base_url] = held
+            pool = AsyncPool(lambda: _new_async_transport(base_url, kind))
+            held = _AsyncClient(transport=pool), pool
+            self._clients[base_url, kind] = held
         return held[0]
 
     def keep(self, end: AsyncGenerator[None, None]) -> None:
-        """What the timer would call."""
+        """Do nothing: the timer that holds this never fires."""
 
+    # No twin: sync clients are the process's.
     async def close_at_the_end(self) -> AsyncGenerator[None, None]:
         """Wait, and close what is idle when the loop ends its generators."""
         try:
             yield
         finally:
-            for _, pool in self._by_url.values():
+            for _, pool in self._clients.values():
                 await pool.aclose()
 
     def __del__(self) -> None:
-        for _, pool in self._by_url.values():
+        for _, pool in self._clients.values():
             pool.sever()
 
 
+# Twins differ: async connections belong to a loop, sync ones to the process.
 class _AsyncClients:
-    """The same for async calls."""
+    """The async twin of `_Clients`: each event loop has its own."""
 
     def __init__(self) -> None:
         self._of_loops: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, weakref.ref[_OfLoop]
         ] = weakref.WeakKeyDictionary()
 
-    def get(self, base_url: str) -> httpx.AsyncClient:
-        """The running loop's client for a base URL."""
+    def get(self, base_url: str, kind: str) -> httpx.AsyncClient:
+        """The running loop's client for a base URL and a kind of transport."""
         loop = asyncio.get_running_loop()
         known = self._of_loops.get(loop)
         own = known() if known is not None else None
@@ -422,7 +473,7 @@ class _AsyncClients:
                 end.__anext__().send(None)
             # A context of its own: that of the caller would be kept as long.
             loop.call_later(_NEVER, own.keep, end, context=Context())
-        return own.get(base_url)
+        return own.get(base_url, kind)
 
 
 _NEVER = 3600.0 * 24 * 365 * 30  # seconds

@@ -9,6 +9,7 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -77,18 +78,25 @@ def checked_id(name: str, value: object) -> str:
     if isinstance(value, (int, UUID)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        problem = f"must be a string, not {type(value).__name__}"
-    elif not value.strip():
-        problem = "must not be empty"
-    elif has_control_characters(value):
-        problem = "must not hold control characters"
-    elif value != value.strip() or (name == "agent_id" and " " in value):
-        problem = f"must not hold spaces: {value!r:.80}"
+        problem: str | None = f"must be a string, not {type(value).__name__}"
     else:
-        return value
+        problem = _problem_of(name, value)
+        if problem is None:
+            return value
     raise ThinnestRequestError(f"{name} {problem}.")
 
 
+@lru_cache(maxsize=1000)  # of a call's ids, most are the last call's
+def _problem_of(name: str, value: str) -> str | None:
+    if not value.strip():
+        return "must not be empty"
+    if has_control_characters(value):
+        return "must not hold control characters"
+    if value != value.strip() or (name == "agent_id" and " " in value):
+        return f"must not hold spaces: {value!r:.80}"
+    return None
+
+
 def has_control_characters(text: str) -> bool:
-    """Whether a text holds characters that could break out of a header or a line."""
+    """Whether a text holds control characters or lone surrogates."""
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)

@@ -69,7 +69,7 @@ def _problem_of(endpoint: str) -> str | None:
 
 
 def _has_dots(path: str) -> bool:
-    """Whether a path would lead elsewhere: clients and servers resolve such parts."""
+    """Whether a path has `.` or `..` segments, which clients and servers resolve."""
     parts = re.split(r"[/\\]", unquote(path))
     return any(part in (".", "..") for part in parts)
 

@@ -47,7 +47,7 @@ from langchain_core.messages import (
 
 from langchain_thinnest._names import PROVIDER, SERVER_TOOLS
 from langchain_thinnest._request.tool_protocol import (
-    Asked,
+    CallOptions,
     call_text,
     response_text,
     without_tags,
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 Expand = Callable[[AIMessage], list[BaseMessage]]
 """Writes an answer as the messages that an agent loop would have made of it."""
 
-# Whatever a reader, man or model, may take for the beginning of a line.
+# The beginning of a line, by every character that may be read as a line end.
 _LINE_START = r"(?:^|(?<=[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]))"
 _LABEL = re.compile(
     _LINE_START + r"(?=[ \t\xa0]{0,64}\\*(?:System|User|Assistant|Tool)\b[^\n\r:]{0,200}:)",
@@ -78,7 +78,7 @@ _ROLES = {
 def to_text(
     messages: Sequence[BaseMessage],
     session_id: str | None,
-    asked: Asked | None = None,
+    options: CallOptions | None = None,
     *,
     expand: Expand,
     agent_id: str | None = None,
@@ -89,7 +89,7 @@ def to_text(
     Args:
         messages: The conversation, oldest first.
         session_id: The session that it is part of, if any.
-        asked: What is asked of the agent beside: local tools, a typed answer.
+        options: What is asked of the agent beside: local tools, a typed answer.
         expand: Writes the tools that an answer tells of as messages.
         agent_id: The agent that the session belongs to.
         is_known: This process has spoken in the session before.
@@ -100,19 +100,19 @@ def to_text(
     Raises:
         ThinnestRequestError: If there is nothing to say, or something that is not text.
     """
-    transcript = _Transcript(_with_server_tools_apart(messages, expand), asked or Asked())
+    transcript = _Transcript(_expanded(messages, expand), options or CallOptions())
     if session_id is not None:
         messages = _new_part(messages, session_id, agent_id, is_known=is_known)
-    return transcript.of(_with_server_tools_apart(messages, expand), session_id)
+    return transcript.of(_expanded(messages, expand), session_id)
 
 
 class _Transcript:
-    """How the messages of one conversation are written."""
+    """Writes the messages of one conversation."""
 
-    def __init__(self, history: Sequence[BaseMessage], asked: Asked) -> None:
-        """Take what the messages need to know of each other, also before a session's part."""
-        self._preamble = asked.preamble()
-        self._has_tools = bool(asked.tools)
+    def __init__(self, history: Sequence[BaseMessage], options: CallOptions) -> None:
+        """Index the calls of the whole history, also of the part that is not sent."""
+        self._preamble = options.preamble()
+        self._has_tools = bool(options.tools)
         self._calls: dict[str | None, tuple[int, str | None]] = {}  # number and name, by id
         self._on_server: set[str | None] = set()
         for message in history:
@@ -124,7 +124,9 @@ class _Transcript:
 
     def of(self, messages: Sequence[BaseMessage], session_id: str | None) -> str:
         texts = [_text(message) for message in messages]
-        if not any(text.strip() for text in texts) and not any(map(self._is_told, messages)):
+        if not any(text.strip() for text in texts) and not any(
+            map(self._is_local_result, messages)
+        ):
             raise ThinnestRequestError(
                 "There is nothing to send: "
                 + (
@@ -139,7 +141,7 @@ class _Transcript:
             return "\n\n".join([*self._preamble, texts[0]])
         paragraphs = self._preamble[:]
         for message, text in self._in_order_of_calls(zip(messages, texts, strict=True)):
-            if self._is_told(message):
+            if self._is_local_result(message):
                 paragraphs.append(self._response(message))
             elif isinstance(message, AIMessage):
                 paragraphs += self._answer(message, text)
@@ -147,8 +149,8 @@ class _Transcript:
                 paragraphs.append(f"{self._label(message)}: {_escape(text)}")
         return "\n\n".join(paragraphs)
 
-    def _is_told(self, message: BaseMessage) -> TypeGuard[ToolMessage]:
-        """Whether a message is what a local tool gave back, told in the protocol."""
+    def _is_local_result(self, message: BaseMessage) -> TypeGuard[ToolMessage]:
+        """Whether a message is a local tool's result, to be written in the protocol."""
         return (
             self._has_tools
             and isinstance(message, ToolMessage)
@@ -158,10 +160,10 @@ class _Transcript:
     def _in_order_of_calls(
         self, pairs: Iterable[tuple[BaseMessage, str]]
     ) -> Iterator[tuple[BaseMessage, str]]:
-        """Results of local tools tell no id, so they stand in the order of their calls."""
-        for is_told, group in groupby(pairs, lambda pair: self._is_told(pair[0])):
+        """Sort results of local tools by their calls, since they are sent without an id."""
+        for is_result, group in groupby(pairs, lambda pair: self._is_local_result(pair[0])):
             run = list(group)
-            yield from sorted(run, key=self._number) if is_told else run
+            yield from sorted(run, key=self._number) if is_result else run
 
     def _number(self, pair: tuple[BaseMessage, str]) -> float:
         call_id = cast("ToolMessage", pair[0]).tool_call_id
@@ -216,13 +218,13 @@ class _Transcript:
 def _new_part(
     messages: Sequence[BaseMessage], session_id: str, agent_id: str | None, *, is_known: bool
 ) -> Sequence[BaseMessage]:
-    """What the session has not heard: all of it, where nothing says what it has."""
+    """Return the messages that the session has not seen: all, if that is unknown."""
     for at in range(len(messages) - 1, -1, -1):
         if _is_written_by(messages, at, session_id, agent_id):
             return messages[at + 1 :]
     answers = [message for message in messages if isinstance(message, AIMessage)]
     if is_known and not any(message.response_metadata for message in answers):
-        # A page that keeps role and text alone: what it keeps is the session's own.
+        # A page that keeps only role and text: what it keeps is this session's own.
         for at in range(len(messages) - 1, -1, -1):
             message = messages[at]
             if isinstance(message, AIMessage) and not message.tool_calls:
@@ -243,7 +245,7 @@ def _is_written_by(
 
 
 def _agent_of(messages: Sequence[BaseMessage], at: int, session_id: str) -> str | None:
-    """Whose message it is; 0.1 says it in the last message of a turn alone."""
+    """Return the agent that wrote a message; 0.1 noted it only in the last of a turn."""
     for part in (messages[at:], messages[at::-1]):
         for message in part:
             if message.response_metadata.get("session_id") != session_id:
@@ -253,10 +255,8 @@ def _agent_of(messages: Sequence[BaseMessage], at: int, session_id: str) -> str 
     return None
 
 
-def _with_server_tools_apart(
-    messages: Sequence[BaseMessage], expand: Expand
-) -> list[BaseMessage]:
-    """Write the tools that our own answers tell of as messages, as in a stored transcript."""
+def _expanded(messages: Sequence[BaseMessage], expand: Expand) -> list[BaseMessage]:
+    """Expand the server tools of answers into messages of their own."""
     apart: list[BaseMessage] = []
     for message in messages:
         if isinstance(message, AIMessage) and (
@@ -271,7 +271,7 @@ def _with_server_tools_apart(
 
 
 def _has_foreign_tools(message: AIMessage) -> bool:
-    """Whether another provider's server ran tools for an answer, which say what they are."""
+    """Whether another provider's answer has standard blocks of server tools."""
     if not isinstance(message.content, list):
         return False
     try:
@@ -299,7 +299,7 @@ def _is_ours(message: BaseMessage) -> bool:
 def tool_call_ids(messages: Sequence[BaseMessage], expand: Expand) -> set[str]:
     """The ids of all tool calls that a conversation has had."""
     ids: set[str] = set()
-    for message in _with_server_tools_apart(messages, expand):
+    for message in _expanded(messages, expand):
         if isinstance(message, ToolMessage):
             ids.add(message.tool_call_id)
     return ids
@@ -329,7 +329,7 @@ def _text(message: BaseMessage) -> str:
 
 
 def _in_label(name: str) -> str:
-    """A name as it may stand in a label: on one line, and not ending the label early."""
+    """Clean a name for a label: on one line, without a colon or brackets."""
     return re.sub(r"[^\w.-]+", " ", name).strip()[:64]
 
 

@@ -47,7 +47,7 @@ class TypedAnswer:
 
 
 def typed_answer(schema: Schema | None, method: Method, *, strict: bool | None) -> TypedAnswer:
-    """Say what to ask of the agent, and what its answers must be.
+    """Make the arguments of calls for a typed answer, and describe the answer.
 
     Raises:
         ThinnestRequestError: If the schema is none.
@@ -102,7 +102,7 @@ def _is_object(schema: Mapping[str, Any]) -> bool:
 
 
 def _boxed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema that is no object's as the one parameter of a tool."""
+    """Wrap a schema that is no object into the one parameter of a tool."""
     inner = {key: value for key, value in schema.items() if key != "$defs"}
     box: dict[str, Any] = {"type": "object", "properties": {BOXED: inner}, "required": [BOXED]}
     return {**box, "$defs": schema["$defs"]} if "$defs" in schema else box

@@ -58,8 +58,8 @@ _HOW_TO_CALL = (
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a call asks of the agent beside its message.
+class CallOptions:
+    """Local tools and the form of the answer, as one call asks for them.
 
     Attributes:
         tools: The tools that it may call, as OpenAI describes them.
@@ -75,12 +75,14 @@ class Asked:
     schema: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Asked:
+    def of(cls, arguments: Mapping[str, Any]) -> CallOptions:
         """Read a call's arguments.
 
         Raises:
             ThinnestRequestError: If they contradict each other, or make no sense.
         """
+        if not arguments.keys() & _ARGUMENTS:
+            return _NOTHING_ASKED
         tools = _distinct(as_function(tool) for tool in arguments.get("tools") or ())
         choice = choice_of(arguments.get("tool_choice"), tools)
         return cls(
@@ -97,7 +99,7 @@ class Asked:
         return {f["name"]: f.get("parameters") or {} for f in functions}
 
     def preamble(self) -> list[str]:
-        """The paragraphs that go before the message: none if nothing is asked."""
+        """Return the paragraphs before the message; none if nothing is asked for."""
         paragraphs: list[str] = []
         if self.tools:
             described = "\n".join(map(_dumps, self.tools))
@@ -124,6 +126,10 @@ class Asked:
         if one:
             return f"Call none if none helps.{one}"
         return "You may make several calls in one answer; call none if none helps."
+
+
+_ARGUMENTS = {"parallel_tool_calls", "response_format", "tool_choice", "tools"}
+_NOTHING_ASKED = CallOptions()
 
 
 def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
@@ -160,7 +166,7 @@ def as_function(tool: Tool, *, strict: bool | None = None) -> dict[str, Any]:
 
 
 def openai_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Take a JSON schema out of OpenAI's forms around it.
+    """Unwrap a JSON schema from OpenAI's forms.
 
     Returns:
         The schema, with the form's name as its title.
@@ -217,12 +223,12 @@ def choice_of(choice: Any, tools: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def call_text(name: str | None, arguments: Any) -> str:
-    """A call that the agent made, as it stands in the history."""
+    """Write a call of the agent, as it stands in the history."""
     return f"{CALL_START}{_dumps({'name': name, 'arguments': arguments})}{CALL_END}"
 
 
 def response_text(name: str | None, content: str, *, has_failed: bool) -> str:
-    """What a tool gave back."""
+    """Write a tool's result."""
     response = {"name": name} if name else {}
     response["content"] = content
     if has_failed:
@@ -231,7 +237,7 @@ def response_text(name: str | None, content: str, *, has_failed: bool) -> str:
 
 
 def without_tags(text: str) -> str:
-    """A text in which nothing can pass for the protocol."""
+    """Escape the protocol's tags in a text."""
     return _TAG.sub(lambda _: "<\\", text)
 
 
@@ -241,7 +247,7 @@ def _dumps(value: Any) -> str:
 
 
 def _kind_of(schema: Mapping[str, Any]) -> str:
-    """What a schema asks for, in a word."""
+    """Return the type that a schema asks for, as one word."""
     kind = schema.get("type", "object")
     return "value" if "enum" in schema or kind not in ("array", "object") else str(kind)
 

@@ -1,0 +1,205 @@
+"""An async HTTP/1.1 connection on aiohttp, as an httpx transport.
+
+It costs less than half of httpx's own connection for each event. What aiohttp raises becomes
+httpx's exception for it. Needs the extra `fast`.
+This module knows no proxies, and nothing of what requests and answers mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import httpx
+from typing_extensions import Self, override
+from yarl import URL
+
+from langchain_thinnest._http.environment import tls_context
+from langchain_thinnest._http.http11 import Selector
+from langchain_thinnest._http.progress import PROGRESS, Progress, Sent
+
+_NO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # of aiohttp's own
+
+
+# No twin: `fast.py` stands on another library.
+class AsyncFastTransport(httpx.AsyncBaseTransport):
+    """One connection. It is opened by the first request, and carries one at a time."""
+
+    def __init__(self, url: httpx.URL) -> None:
+        """Take the URL whose host to connect to.
+
+        Raises:
+            ThinnestConnectionError: If the CA certificates cannot be read.
+        """
+        self._tls = tls_context(url) if url.scheme == "https" else True
+        self._session: aiohttp.ClientSession | None = None
+        self._answer: Any = None
+        self._protocol: Any = None
+        self._selector: Any = None
+
+    @override
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        timeouts = request.extensions["timeout"]
+        progress: Progress = request.extensions.get(PROGRESS) or Progress()
+        progress.sent = Sent.NO
+        if self._session is None:
+            self._session = self._new_session()
+        with _as_httpx(progress):
+            answer = await self._session.request(
+                request.method,
+                URL(str(request.url), encoded=True),
+                headers=[(k.decode(), v.decode("latin-1")) for k, v in request.headers.raw],
+                skip_auto_headers=_NO_HEADERS,
+                data=request.content,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=timeouts["connect"], sock_read=timeouts["read"]
+                ),
+                trace_request_ctx=progress,
+            )
+        self._answer = answer
+        # The public `connection` is gone where all of a small answer has arrived.
+        protocol: Any = answer._protocol  # noqa: SLF001
+        if protocol is not self._protocol and protocol.transport is not None:
+            self._protocol = protocol
+            progress.networks.append(_Network(protocol.transport))
+            self._selector = Selector()
+            sock = protocol.transport.get_extra_info("socket")
+            self._selector.register(sock, selectors.EVENT_READ)
+        return httpx.Response(
+            answer.status,
+            headers=list(answer.raw_headers),
+            stream=_Body(self, progress, timeouts),
+            extensions={
+                "http_version": b"HTTP/1.1",
+                "reason_phrase": (answer.reason or "").encode(errors="replace"),
+            },
+        )
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=1, ssl=self._tls, keepalive_timeout=60.0)
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_headers_sent)
+        trace.on_request_chunk_sent.append(_body_sent)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trace_configs=[trace],
+        )
+
+    async def read(self, progress: Progress) -> bytes:
+        """Read what there is of the body, at least a byte; empty at its end."""
+        with _as_httpx(progress):
+            data: bytes = await self._answer.content.readany()
+        return data
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Set how long a read may take."""
+        if self._answer.connection is not None:
+            self._protocol.read_timeout = seconds
+
+    @override
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    # --- what `http11` asks of a connection below a response, and of its socket ---
+
+    def is_over(self) -> bool:
+        is_read: bool = self._answer.content.is_eof() and self._answer.connection is None
+        return is_read
+
+    def socket(self) -> Self:
+        return self
+
+    def is_below(self, below: object) -> bool:
+        return below is self
+
+    def is_quiet(self) -> bool:
+        protocol = self._protocol
+        if protocol is None or not protocol.is_connected() or protocol.should_close:
+            return False
+        with contextlib.suppress(ValueError):  # it is closed
+            return not self._selector.select(0)
+        return False
+
+    def sever(self) -> None:
+        """Close all there is, though the loop is closed; the sockets are already."""
+        if self._session is not None:
+            connector = self._session.connector
+            self._session.detach()
+            closing: Any = None if connector is None else connector.close()
+            if hasattr(closing, "send"):  # it closes all before it first waits
+                with contextlib.suppress(StopIteration, RuntimeError):
+                    closing.send(None)
+                closing.close()
+
+
+# No twin: aiohttp reports what a request does to async functions.
+async def _headers_sent(_: object, context: Any, __: object) -> None:
+    context.trace_request_ctx.sent = Sent.UNKNOWN
+
+
+# No twin: see `_headers_sent`.
+async def _body_sent(_: object, context: Any, __: object) -> None:
+    context.trace_request_ctx.sent = Sent.YES
+
+
+# No twin: `fast.py` has the socket itself.
+class _Network:
+    """The socket of a connection, for whoever closes all there is."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    async def aclose(self) -> None:
+        self._transport.abort()
+
+
+# No twin: `fast.py` stands on another library.
+class _Body(httpx.AsyncByteStream):
+    """The body of an answer."""
+
+    def __init__(
+        self,
+        connection: AsyncFastTransport,
+        progress: Progress,
+        timeouts: dict[str, float | None],
+    ) -> None:
+        self._connection = connection
+        self._progress = progress
+        self._timeouts = timeouts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._connection.set_timeout(self._timeouts["read"])
+        while data := await self._connection.read(self._progress):
+            yield data
+
+
+@contextlib.contextmanager
+def _as_httpx(progress: Progress) -> Iterator[None]:
+    """Raise httpx's exceptions in place of aiohttp's."""
+    is_connected = progress.sent is not Sent.NO
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise httpx.ConnectTimeout(str(error)) from error
+    except (aiohttp.ServerTimeoutError, TimeoutError) as error:
+        raise httpx.ReadTimeout(str(error)) from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx.ConnectError(str(error)) from error
+    except aiohttp.ServerDisconnectedError as error:
+        raise httpx.RemoteProtocolError(
+            "Server disconnected without sending a response."
+        ) from error
+    except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
+        raise httpx.RemoteProtocolError(str(error)) from error
+    except (aiohttp.ClientError, OSError) as error:
+        kind = httpx.ReadError if is_connected else httpx.ConnectError
+        raise kind(str(error)) from error
+    except ValueError as error:
+        raise httpx.LocalProtocolError(str(error)) from error
