@@ -11,21 +11,39 @@ BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test test-lowest lint bench bench-limits fuzz mutants break-faults chaos memory clean
+.PHONY: demo test unit test-random test-lowest lint bench bench-limits fuzz mutants break-faults \
+	chaos memory clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
 	else .venv/bin/python -m langchain_thinnest; fi
 
-# A file of tests to a core.
-SIDE_BY_SIDE = -n auto --dist loadfile --benchmark-disable
+# A file of tests to a process, and two processes to a core: tests mostly wait.
+WORKERS = $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder --benchmark-disable
+# By default the order of the files; `make test-random` takes another one each time.
+ORDER ?= -p no:randomly
+# Tests that depend on time more than others run behind them, alone. Exit status 5: PYTEST_ARGS
+# chooses none.
+define pytest
+	$(1) -m pytest $(ORDER) $(SIDE_BY_SIDE) -m "not alone" $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
+	$(1) -m pytest $(ORDER) --benchmark-disable -m alone $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
+endef
+# Each process needs the compiled tests: let Python keep them.
+test unit test-random test-lowest: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/test
-	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	$(call pytest,.venv/bin/python,)
+
+unit: .venv/test
+	.venv/bin/python -m pytest $(ORDER) -n auto --dist loadfile --benchmark-disable unit_tests $(PYTEST_ARGS)
+
+test-random:
+	$(MAKE) test ORDER=
 
 # The core's tests; what needs LangChain's agents or LangGraph runs on the newest set only.
 test-lowest: .venv-lowest/test
-	.venv-lowest/bin/python -m pytest --ignore=integration_tests/agents $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	$(call pytest,.venv-lowest/bin/python,--ignore=integration_tests/agents)
 
 lint: .venv/test
 	.venv/bin/ruff check

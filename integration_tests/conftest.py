@@ -30,6 +30,16 @@ def echo_agent(message: str, session: Any) -> Any:
     yield f"{len(session.messages) // 2}: {message}"
 
 
+# The files that take longest begin first, so that none is left alone at the end.
+LONGEST = ["faults", "demo", "limits_in_processes", "notebooks", "lifetime", "limits"]
+LONGEST += ["cancellation", "errors", "web_server"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the modules and the tests, which live to the end.
 

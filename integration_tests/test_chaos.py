@@ -11,6 +11,7 @@ TURNS = 1500  # `make chaos` takes 20,000
 SEED = 7
 
 
+@pytest.mark.alone  # it takes all cores
 def test_whatever_the_server_does_each_caller_sees_what_happened() -> None:
     command = [sys.executable, "-W", "error::ResourceWarning", "-m", "integration_tests.chaos"]
     ran = subprocess.run(

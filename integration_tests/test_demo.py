@@ -527,6 +527,7 @@ def test_a_long_line_is_not_cut(
 PASTED = "first\n\n  second, of " + "many words, " * 1000 + "\nthird"
 
 
+@pytest.mark.alone  # between two lines of a pasted text there are 0.05 s at most
 @pytest.mark.parametrize("term", TERMS)
 @pytest.mark.parametrize("is_marked", [True, False])
 def test_a_pasted_text_is_one_message(
@@ -621,6 +622,7 @@ def test_ctrl_c_between_two_pieces_ends_an_answer(monkeypatch: pytest.MonkeyPatc
     assert sys.stdout.getvalue().endswith("> What are tides?\nLet\n")  # and nothing else
 
 
+@pytest.mark.alone  # the second Ctrl+C comes within 0.5 s
 def test_ctrl_c_takes_back_a_line(live: ThinnestEmulator, open_terminal: Any) -> None:
     terminal = open_terminal()
     begins(terminal)

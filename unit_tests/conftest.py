@@ -41,11 +41,11 @@ def _no_socket() -> Iterator[None]:
 
 
 @pytest.fixture
-def collect() -> Iterator[Callable[[], int]]:
+def collect() -> Callable[[], int]:
     """Collects the garbage of this test; all that was there before takes long to look at."""
+    gc.collect()
     gc.freeze()
-    yield gc.collect
-    gc.unfreeze()
+    return gc.collect
 
 
 @pytest.fixture
