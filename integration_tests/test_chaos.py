@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from integration_tests import chaos
 
 TURNS = 1500  # `make chaos` takes 20,000
