@@ -40,7 +40,7 @@ class Process:
     def __init__(
         self, status: int, stdout: io.TextIOWrapper | None, stderr: io.TextIOWrapper | None
     ) -> None:
-        self.stdout, self.stderr = stdout, stderr
+        self.stdin, self.stdout, self.stderr = None, stdout, stderr
         self.returncode: int | None = None
         self._status = os.fdopen(status, "rb", buffering=0)
         self.pid = int(self._status.readline())
@@ -48,14 +48,14 @@ class Process:
     def poll(self) -> int | None:
         return self._wait(0.0)
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """The exit status, or minus the number of the signal that killed it."""
         status = self._wait(timeout)
         if status is None:
-            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return status
 
-    def _wait(self, timeout: float) -> int | None:
+    def _wait(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
             self.returncode = os.waitstatus_to_exitcode(int(self._status.readline()))
             self._status.close()
