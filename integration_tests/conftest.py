@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from integration_tests import transports
 from integration_tests.warm import Cold, Warm, warmed_up
 from integration_tests.ways import V3_WAYS, WAYS
 from integration_tests.wire import WireServer
@@ -38,6 +39,10 @@ LONGEST += ["cancellation", "errors", "web_server"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_configure() -> None:
+    transports.use_it()
 
 
 def pytest_collection_finish() -> None:

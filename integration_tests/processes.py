@@ -21,6 +21,7 @@ from typing import Any
 from langchain_core._api.beta_decorator import LangChainBetaWarning
 from langchain_core.messages import AIMessage
 
+from integration_tests import transports
 from langchain_thinnest import ChatThinnest
 from unit_tests.contract import TEXT
 
@@ -188,6 +189,7 @@ def pass_over_slow_steps() -> None:
 def main(functions: dict[str, Any]) -> None:
     """Run the function that the command line names, with its arguments."""
     pass_over_slow_steps()
+    transports.use_it()
     warnings.filterwarnings("ignore", category=LangChainBetaWarning)
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     functions[sys.argv[1]](*sys.argv[2:])

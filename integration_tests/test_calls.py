@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from integration_tests.conftest import KEY, Make
+from integration_tests.transports import TRANSPORT
 from integration_tests.wire import Watch, WireServer, chunk, head, stream
 from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import ThinnestEmulator
@@ -180,7 +181,7 @@ def test_the_key_is_in_no_log_and_no_trace(
     with pytest.raises(Exception, match="agent"):
         any_way(make("ag_unknown"), "hi", {"callbacks": [Everything()]})
     assert len(seen) > 3
-    assert len(caplog.records) > 3
+    assert len(caplog.records) > (3 if TRANSPORT == "httpx" else 1)
     assert KEY not in repr(seen) + caplog.text
 
 

@@ -162,7 +162,11 @@ class _Body(httpx.SyncByteStream):
 
 
 class _Buffer(io.BufferedReader):
-    """Reads a socket. An answer that is over closes it; it stays open."""
+    """Reads a socket. It stays open, though an answer that is over closes it."""
+
+    @override
+    def flush(self) -> None:
+        pass
 
     @override
     def close(self) -> None:

@@ -8,6 +8,7 @@ This module knows no proxies, and nothing of what requests and answers mean.
 from __future__ import annotations
 
 import contextlib
+import io
 import selectors
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -53,7 +54,7 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 URL(str(request.url), encoded=True),
                 headers=[(k.decode(), v.decode("latin-1")) for k, v in request.headers.raw],
                 skip_auto_headers=_NO_HEADERS,
-                data=request.content,
+                data=io.BytesIO(request.content),  # bytes alone may hold up the loop
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=timeouts["connect"], sock_read=timeouts["read"]
@@ -101,9 +102,12 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
         """Set how long a read may take."""
         if self._answer.connection is not None:
             self._protocol.read_timeout = seconds
+            self._protocol.start_timeout()
 
     @override
     async def aclose(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
         if self._session is not None:
             await self._session.close()
 
@@ -129,6 +133,8 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
 
     def sever(self) -> None:
         """Close all there is, though the loop is closed; the sockets are already."""
+        if self._answer is not None:
+            self._answer.close()
         if self._session is not None:
             connector = self._session.connector
             self._session.detach()
