@@ -11,33 +11,61 @@ BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test unit unit-coverage coverage test-lowest lint bench bench-limits fuzz mutants break-faults chaos memory clean
+.PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest lint bench bench-limits fuzz \
+	mutants break-faults chaos memory clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
 	else .venv/bin/python -m langchain_thinnest; fi
 
-# A file of tests to a core.
-SIDE_BY_SIDE = -n auto --dist loadfile --benchmark-disable
+# A file of tests to a process, and two processes to a core: tests mostly wait.
+WORKERS = $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder --benchmark-disable
+# By default the order of the files; `make test-random` takes another one each time.
+ORDER ?= -p no:randomly
+# Tests that depend on time more than others run behind them, alone. Exit status 5: PYTEST_ARGS
+# chooses none.
+define pytest
+	$(1) -m pytest $(ORDER) $(SIDE_BY_SIDE) -m "not alone" $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
+	$(1) -m pytest $(ORDER) --benchmark-disable -m alone $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
+endef
+# Each process needs the compiled tests: let Python keep them.
+test unit test-random test-lowest test-fast unit-coverage coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/test
-	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	$(call pytest,.venv/bin/python,)
+
+test-random:
+	$(MAKE) test ORDER=
 
 # Those that open no socket.
+UNIT = .venv/bin/python -m pytest unit_tests $(ORDER) $(SIDE_BY_SIDE)
+
 unit: .venv/test
-	.venv/bin/python -m pytest unit_tests $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	$(UNIT) $(PYTEST_ARGS)
 
 # How much of the package the unit tests reach alone, and all tests together.
 unit-coverage: .venv/test
-	.venv/bin/python -m pytest unit_tests $(SIDE_BY_SIDE) --cov --cov-fail-under=92 $(PYTEST_ARGS)
+	$(UNIT) --cov --cov-fail-under=92 $(PYTEST_ARGS)
 
 coverage: unit-coverage
-	.venv/bin/python -m pytest integration_tests $(SIDE_BY_SIDE) --cov --cov-append \
-		--cov-fail-under=98 $(PYTEST_ARGS)
+	.venv/bin/python -m pytest integration_tests $(ORDER) $(SIDE_BY_SIDE) -m "not alone" \
+		--cov --cov-append --cov-report= $(PYTEST_ARGS)
+	.venv/bin/python -m pytest integration_tests $(ORDER) --benchmark-disable -m alone \
+		--cov --cov-append --cov-fail-under=98 $(PYTEST_ARGS)
+
+# The tests of connections once more: over the fast transport, and with clients of httpx2.
+OF_CONNECTIONS = $(patsubst %,integration_tests/test_%.py,answer calls cancellation connections \
+	errors faults http2 json_answers lifetime limits pools retries)
+
+test-fast: export THINNEST_TEST_TRANSPORT = fast
+test-fast: export THINNEST_TEST_HTTPX = httpx2
+test-fast: .venv/test
+	$(call pytest,.venv/bin/python,$(OF_CONNECTIONS))
 
 # The core's tests; what needs LangChain's agents or LangGraph runs on the newest set only.
 test-lowest: .venv-lowest/test
-	.venv-lowest/bin/python -m pytest --ignore=integration_tests/agents $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	$(call pytest,.venv-lowest/bin/python,--ignore=integration_tests/agents)
 
 lint: .venv/test
 	.venv/bin/ruff check
@@ -57,8 +85,8 @@ bench-limits: .venv/test
 # Longer looks at what the tests look at briefly.
 fuzz: .venv/test
 	.venv/bin/python -m pytest --hypothesis-profile=fuzz -o faulthandler_timeout=0 \
-		unit_tests/test_fuzz.py unit_tests/test_sse.py unit_tests/test_turn.py \
-		unit_tests/test_limits.py
+		unit_tests/test_fuzz.py unit_tests/test_limits.py unit_tests/test_sse.py \
+		unit_tests/test_turn.py
 
 mutants: .venv/test
 	.venv/bin/python -m pip --disable-pip-version-check -q install "mutmut>=3.3"

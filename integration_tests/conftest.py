@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from integration_tests import transports
-from integration_tests.warm import Cold, warmed_up
+from integration_tests.warm import Cold, Warm, warmed_up
 from integration_tests.ways import V3_WAYS, WAYS
 from integration_tests.wire import WireServer
 from langchain_thinnest import ChatThinnest
@@ -29,6 +29,16 @@ def example_agent(message: str, session: Any) -> Any:
 def echo_agent(message: str, session: Any) -> Any:
     """Answers with what it was told, and how many turns it remembers."""
     yield f"{len(session.messages) // 2}: {message}"
+
+
+# The files that take longest begin first, so that none is left alone at the end.
+LONGEST = ["faults", "demo", "limits_in_processes", "notebooks", "lifetime", "limits"]
+LONGEST += ["cancellation", "errors", "web_server"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_configure() -> None:
@@ -101,6 +111,16 @@ def in_a_process() -> Iterator[Callable[..., Any]]:
 
     yield in_a_process
     warm.close()
+
+
+@pytest.fixture(scope="session")
+def strict_python() -> Iterator[Warm | Cold]:
+    """Runs code for which a warning is an error, as a test of an example does."""
+    modules = ["langchain_thinnest.chat_models", "langchain_thinnest.emulator"]
+    modules += ["langchain_thinnest.agents", "langchain.agents"]
+    python = warmed_up(*modules, "anyio._backends._asyncio", flags=["-W", "error"])
+    yield python
+    python.close()
 
 
 def _name(way: Any) -> str:

@@ -22,10 +22,12 @@ from typing import Any
 import pytest
 
 from integration_tests.conftest import KEY
+from integration_tests.warm import Cold, Warm, warmed_up
 from langchain_thinnest.__main__ import main
 from langchain_thinnest.emulator import Fault, ThinnestEmulator
 
-COMMAND = [sys.executable, "-m", "langchain_thinnest"]
+DEMO = ["-m", "langchain_thinnest"]
+COMMAND = [sys.executable, *DEMO]
 SAMPLE = "What are applications of machine learning in 2026?"
 
 
@@ -47,20 +49,37 @@ def live(emulator: ThinnestEmulator, monkeypatch: pytest.MonkeyPatch) -> Thinnes
     return emulator
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm | Cold]:
+    modules = ("chat_models", "emulator", "_terminal")
+    python = warmed_up(
+        *(f"langchain_thinnest.{module}" for module in modules),
+        "langchain_core.output_parsers",
+        "langchain_core.prompts",
+        "httpx",
+        "anyio._backends._asyncio",
+        "uvicorn.protocols.http.h11_impl",
+    )
+    yield python
+    python.close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
+def run(warm: Warm, tmp_path: Path) -> Any:
     """Runs the demo in an empty directory, without a terminal."""
 
-    def run(*arguments: str, stdin: int | None = subprocess.DEVNULL) -> Any:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            check=False,
-            cwd=tmp_path,
-            stdin=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+    def run(*arguments: str, stdin: int | None = None) -> Any:
+        return warm.run([*DEMO, *arguments], cwd=tmp_path, stdin=stdin)
+
+    return run
+
+
+@pytest.fixture
+def run_cold(tmp_path: Path) -> Any:
+    """The same in a process that begins with nothing, as a user's does."""
+
+    def run(*arguments: str) -> Any:
+        return Cold().run([*DEMO, *arguments], cwd=tmp_path)
 
     return run
 
@@ -68,8 +87,8 @@ def run(tmp_path: Path) -> Any:
 # --- without a terminal ---
 
 
-def test_a_question_is_answered(run: Any, tmp_path: Path) -> None:
-    done = run("What is", "37 * 42?")
+def test_a_question_is_answered(run_cold: Any, tmp_path: Path) -> None:
+    done = run_cold("What is", "37 * 42?")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Asking the emulator on this machine")
@@ -107,55 +126,54 @@ def test_the_sample_question_is_answered_without_one(run: Any) -> None:
     ],
 )
 def test_a_question_on_standard_input(
-    live: ThinnestEmulator, given: bytes, asked: str
+    live: ThinnestEmulator, run: Any, given: bytes, asked: str
 ) -> None:
-    done = subprocess.run(COMMAND, check=False, input=given, capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, b"")
+    read_end, write_end = os.pipe()
+    os.write(write_end, given)
+    os.close(write_end)
+    done = run(stdin=read_end)
+    os.close(read_end)
+    assert (done.returncode, done.stderr) == (0, "")
     assert [request["message"] for request in live.requests] == [asked]
 
 
-def test_an_argument_counts_more_than_standard_input(live: ThinnestEmulator) -> None:
-    read_end, write_end = os.pipe()  # which says nothing, and stays open
-    try:
-        done = subprocess.run(
-            [*COMMAND, "hi"], check=False, stdin=read_end, capture_output=True, timeout=60
-        )
-    finally:
-        os.close(write_end)
-        os.close(read_end)
-    assert (done.returncode, done.stderr) == (0, b"")
+@pytest.fixture
+def silent_pipe() -> Iterator[int]:
+    """Says nothing, and stays open."""
+    read_end, write_end = os.pipe()
+    yield read_end
+    os.close(write_end)
+    os.close(read_end)
+
+
+def test_an_argument_counts_more_than_standard_input(
+    live: ThinnestEmulator, run: Any, silent_pipe: int
+) -> None:
+    done = run("hi", stdin=silent_pipe)
+    assert (done.returncode, done.stderr) == (0, "")
     assert live.requests[0]["message"] == "hi"
 
 
-def test_a_pipe_that_says_nothing_is_not_waited_for(live: ThinnestEmulator) -> None:
-    read_end, write_end = os.pipe()
-    try:
-        done = subprocess.run(
-            COMMAND, check=False, stdin=read_end, capture_output=True, timeout=60
-        )
-    finally:
-        os.close(write_end)
-        os.close(read_end)
+def test_a_pipe_that_says_nothing_is_not_waited_for(
+    live: ThinnestEmulator, run: Any, silent_pipe: int
+) -> None:
+    done = run(stdin=silent_pipe)
     assert done.returncode == 0
-    assert done.stderr == b"Waiting for a question on standard input.\n"
+    assert done.stderr == "Waiting for a question on standard input.\n"
     assert live.requests[0]["message"] == SAMPLE
 
 
 @pytest.mark.parametrize("after", ["head -1", "head -3", "head -c 150", "true", "head -n 100"])
-def test_an_output_that_is_closed(after: str) -> None:
-    command = (
-        f'"$0" -m langchain_thinnest "What are tides?" | {after}; echo "${{PIPESTATUS[0]}}"'
-    )
-    done = subprocess.run(
-        ["bash", "-c", command, sys.executable],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].endswith("0" if "100" in after else "141")
+def test_an_output_that_is_closed(warm: Warm, after: str) -> None:
+    python = Cold() if after == "head -1" else warm
+    with subprocess.Popen(
+        ["/bin/sh", "-c", after], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as reader:
+        assert reader.stdin is not None
+        with reader.stdin as end:
+            process = python.start([*DEMO, "What are tides?"], stdout=end.fileno())
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0 if "100" in after else 141, "")
 
 
 def test_the_version(run: Any) -> None:
@@ -229,13 +247,13 @@ def test_what_goes_wrong_is_said_clearly(
 
 
 def test_what_to_install_is_said(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cold: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The extra is missing: a stand-in for one of its packages says so as Python would."""
     absent = "raise ModuleNotFoundError('No module named uvicorn', name='uvicorn')"
     (tmp_path / "uvicorn.py").write_text(absent)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    done = run()
+    done = run_cold()
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "The emulator needs uvicorn, which is not installed: "
@@ -286,18 +304,9 @@ def test_make_takes_a_question_as_it_is(
 class Terminal:
     """The demo on a pseudo-terminal; each wait is for a text that comes after the last."""
 
-    def __init__(self, *arguments: str, term: str = "xterm-256color") -> None:
+    def __init__(self, start: Any) -> None:
         self._end, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "TERM": term},
-            start_new_session=True,
-            # So that keys signal.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-        )
+        self.process = start(theirs)
         os.close(theirs)
         self.said = ""
         self._seen = 0
@@ -338,19 +347,35 @@ class Terminal:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.wait(20)
         os.close(self._end)
 
 
 @pytest.fixture
-def open_terminal() -> Iterator[Any]:
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a child inherits SIG_IGN
+def open_terminal(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    # A child inherits SIG_IGN.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     terminals: list[Terminal] = []
 
-    def open_terminal(*arguments: str, **fields: str) -> Terminal:
-        terminals.append(Terminal(*arguments, **fields))
+    def open_terminal(
+        *arguments: str, term: str = "xterm-256color", is_cold: bool = False
+    ) -> Terminal:
+        monkeypatch.setenv("TERM", term)
+
+        def start(terminal: int) -> Any:
+            if not is_cold:
+                return warm.start([*DEMO, *arguments], terminal=terminal)
+            return subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+                start_new_session=True,
+                # So that keys signal.
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            )
+
+        terminals.append(Terminal(start))
         return terminals[-1]
 
     yield open_terminal
@@ -378,7 +403,7 @@ def ends(terminal: Terminal) -> None:
 
 
 def test_a_chat_begins_with_the_sample_and_remembers(open_terminal: Any) -> None:
-    terminal = open_terminal()
+    terminal = open_terminal(is_cold=True)
     sample = terminal.wait_for("Ctrl+D ends the chat.\n")
     assert f"\n> {SAMPLE}\n" in sample
     assert "[tool result] search_library" in sample
@@ -502,6 +527,7 @@ def test_a_long_line_is_not_cut(
 PASTED = "first\n\n  second, of " + "many words, " * 1000 + "\nthird"
 
 
+@pytest.mark.alone  # between two lines of a pasted text there are 0.05 s at most
 @pytest.mark.parametrize("term", TERMS)
 @pytest.mark.parametrize("is_marked", [True, False])
 def test_a_pasted_text_is_one_message(
@@ -526,7 +552,7 @@ def test_a_chat_without_readline(
 ) -> None:
     (tmp_path / "readline.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    terminal = open_terminal()
+    terminal = open_terminal(is_cold=True)
     begins(terminal)
     terminal.type("one\ntwo\n")
     terminal.wait_for("\n1: one\ntwo")
@@ -596,6 +622,7 @@ def test_ctrl_c_between_two_pieces_ends_an_answer(monkeypatch: pytest.MonkeyPatc
     assert sys.stdout.getvalue().endswith("> What are tides?\nLet\n")  # and nothing else
 
 
+@pytest.mark.alone  # the second Ctrl+C comes within 0.5 s
 def test_ctrl_c_takes_back_a_line(live: ThinnestEmulator, open_terminal: Any) -> None:
     terminal = open_terminal()
     begins(terminal)

@@ -78,13 +78,13 @@ CONFTEST = "from langchain_thinnest.emulator.pytest import thinnest\n"
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs tests as a user's, with one line in `conftest.py`."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the others take 2 s to import
     pytester.makeconftest(CONFTEST)
 
     def run(code: str) -> pytest.RunResult:
         pytester.makepyfile(code)
-        return pytester.runpytest_subprocess(
-            "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"
-        )
+        options = ["-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin"]
+        return pytester.runpytest_subprocess(*options, "-o", "asyncio_mode=auto")
 
     return run
 

@@ -49,9 +49,9 @@ def test_a_body_that_does_not_end_costs_neither_time_nor_the_connection(
     server.go_on.set()
     server.ends_bodies = False
     begin = time.monotonic()
-    for _ in range(5):
+    for _ in range(20):
         assert model.invoke("hi").text == TEXT
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5  # 0.5 s for each would be 10
     assert server.connections == 1
 
 
@@ -70,9 +70,9 @@ async def test_the_same_in_a_loop(server: Http2Server) -> None:
             text += piece.text
         assert text == TEXT
         begin = time.monotonic()
-        for _ in range(5):
+        for _ in range(20):
             assert (await model.ainvoke("hi")).text == TEXT
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 5
     assert server.connections == 1
 
 

@@ -225,6 +225,7 @@ async def _time_out(model: Any) -> None:
         await asyncio.wait_for(model.ainvoke("hi"), 0.3)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("leave", [_break, _close, _drop_v3])
 def test_who_goes_away_closes_the_connection_at_once(
     wired: Make, wire: WireServer, leave: Callable[[Any], None]
@@ -235,6 +236,7 @@ def test_who_goes_away_closes_the_connection_at_once(
     assert closed.wait(0.5)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "leave", [_abreak, _aclose, _cancel_ainvoke, _cancel_astream, _cancel_abatch, _time_out]
 )

@@ -92,8 +92,8 @@ async def test_a_stream_costs_no_more_where_many_are_open(
         return total(calls(lambda: asyncio.run(bursts())), HTTPCORE)
 
     wire.answer(WHOLE)
-    few, many = await asyncio.to_thread(cost, 60), await asyncio.to_thread(cost, 240)
-    assert many / 240 < 1.5 * few / 60
+    few, many = await asyncio.to_thread(cost, 40), await asyncio.to_thread(cost, 160)
+    assert many / 160 < 1.5 * few / 40
 
 
 def clients(kind: type) -> int:

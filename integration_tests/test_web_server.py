@@ -60,11 +60,24 @@ class App:
         self._process.wait(10)
 
 
+@pytest.fixture(scope="module")
+def the_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[App, WireServer]]:
+    """An app, which takes a second to begin, and the server that it asks."""
+    with WireServer() as server:
+        app = App(tmp_path_factory.mktemp("app"), server.base_url)
+        yield app, server
+        app.close()
+
+
 @pytest.fixture
-def app(tmp_path: Path, wire: WireServer) -> Iterator[App]:
-    app = App(tmp_path, wire.base_url)
-    yield app
-    app.close()
+def app(the_app: tuple[App, WireServer]) -> App:
+    return the_app[0]
+
+
+@pytest.fixture
+def wire(the_app: tuple[App, WireServer]) -> WireServer:
+    the_app[1].requests.clear()
+    return the_app[1]
 
 
 @pytest.mark.parametrize("path", ["/ask", "/ask-graph", "/events"])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from integration_tests.conftest import example_agent
+from integration_tests.warm import Warm
 from langchain_thinnest.emulator import ThinnestEmulator
 
 PAGE = (Path(__file__).parents[1] / "docs" / "which-key.md").read_text(encoding="utf-8")
@@ -24,7 +23,11 @@ SHOWS = [
 @pytest.mark.parametrize("siblings_stream", [True, False])
 @pytest.mark.parametrize(("snippet", "shows"), list(zip(SNIPPETS, SHOWS, strict=True)))
 def test_snippet(
-    snippet: str, shows: str, siblings_stream: bool, monkeypatch: pytest.MonkeyPatch
+    snippet: str,
+    shows: str,
+    siblings_stream: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    strict_python: Warm,
 ) -> None:
     agent_id = "ag_c47e7c97_b2f2"
     with ThinnestEmulator(
@@ -35,13 +38,7 @@ def test_snippet(
     ) as emulator:
         monkeypatch.setenv("THINNEST_API_KEY", "ak_one_agents")
         monkeypatch.setenv("THINNEST_BASE_URL", emulator.base_url)
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", snippet],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = strict_python.run(["-c", snippet])
     assert done.returncode == 0, done.stderr
     assert re.search(shows, done.stdout), done.stdout
     assert "ak_one_agents" not in done.stdout

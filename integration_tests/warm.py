@@ -11,6 +11,7 @@ package is imported is not for these processes to test.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -39,7 +40,7 @@ class Process:
     def __init__(
         self, status: int, stdout: io.TextIOWrapper | None, stderr: io.TextIOWrapper | None
     ) -> None:
-        self.stdout, self.stderr = stdout, stderr
+        self.stdin, self.stdout, self.stderr = None, stdout, stderr
         self.returncode: int | None = None
         self._status = os.fdopen(status, "rb", buffering=0)
         self.pid = int(self._status.readline())
@@ -47,23 +48,23 @@ class Process:
     def poll(self) -> int | None:
         return self._wait(0.0)
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """The exit status, or minus the number of the signal that killed it."""
         status = self._wait(timeout)
         if status is None:
-            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return status
 
-    def _wait(self, timeout: float) -> int | None:
+    def _wait(self, timeout: float | None) -> int | None:
         if self.returncode is None and self._has_ended(timeout):
             self.returncode = os.waitstatus_to_exitcode(int(self._status.readline()))
             self._status.close()
         return self.returncode
 
-    def _has_ended(self, timeout: float) -> bool:
+    def _has_ended(self, timeout: float | None) -> bool:
         poll = select.poll()  # `select` fails above descriptor 1023
         poll.register(self._status, select.POLLIN)
-        return bool(poll.poll(timeout * 1000))
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -72,8 +73,8 @@ class Process:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
-        """Read to the ends of both outputs, and wait; kill it if that takes too long."""
+    def communicate(self, timeout: float) -> tuple[Any, Any]:
+        """Read to the ends of its outputs, and wait; kill it if that takes too long."""
         said: dict[Any, str] = {}
 
         def read(stream: Any) -> None:
@@ -83,6 +84,7 @@ class Process:
         readers = [
             threading.Thread(target=read, args=(stream,), daemon=True)
             for stream in (self.stdout, self.stderr)
+            if stream is not None
         ]
         for reader in readers:
             reader.start()
@@ -93,7 +95,7 @@ class Process:
             self.wait(max(0.0, give_up - time.monotonic()))
         finally:
             self.kill()
-        return said[self.stdout], said[self.stderr]
+        return said.get(self.stdout), said.get(self.stderr)
 
 
 class Warm:
@@ -123,6 +125,7 @@ class Warm:
         *,
         cwd: str | Path = ROOT,
         stdin: int | None = None,
+        stdout: int | None = None,
         terminal: int | None = None,
     ) -> Process:
         """Begin a command: what stands behind `python`.
@@ -130,22 +133,23 @@ class Warm:
         Args:
             arguments: `-m module ...` or `-c code ...`.
             cwd: Where it runs.
-            stdin: The descriptor of its input, which is empty by default; outputs are pipes.
+            stdin: The descriptor of its input, which is empty by default.
+            stdout: The descriptor of its output; by default a pipe, as stderr is.
             terminal: The descriptor of a terminal, which is all three then. Its keys signal.
         """
         status, its_status = os.pipe()
         ends: list[io.TextIOWrapper | None] = [None, None]
-        made = [its_status]
+        streams, made = [terminal] * 3, [its_status]
         if terminal is None:
-            pipes = [os.pipe(), os.pipe()]
-            ends = [os.fdopen(end, encoding="utf-8") for end, _ in pipes]
-            made += [its for _, its in pipes]
+            streams = [stdin, stdout, None]
             if stdin is None:
-                stdin = os.open(os.devnull, os.O_RDONLY)
-                made.append(stdin)
-            streams = [stdin, *(its for _, its in pipes)]
-        else:
-            streams = [terminal] * 3
+                streams[0] = os.open(os.devnull, os.O_RDONLY)
+                made.append(streams[0])
+            for number in (1, 2):
+                if streams[number] is None:
+                    end, streams[number] = os.pipe()
+                    ends[number - 1] = os.fdopen(end, encoding="utf-8")
+                    made.append(streams[number])
         asked = json.dumps(
             {
                 "arguments": list(arguments),
@@ -179,14 +183,19 @@ class Cold:
         pass
 
     def start(
-        self, arguments: Sequence[str], *, cwd: str | Path = ROOT, stdin: int | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: str | Path = ROOT,
+        stdin: int | None = None,
+        stdout: int | None = None,
     ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*self._command, *arguments],
             cwd=cwd,
             env={"PYTHONPATH": str(ROOT), **os.environ},
             stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if stdout is None else stdout,
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
@@ -212,9 +221,11 @@ def warmed_up(*modules: str, flags: Sequence[str] = ()) -> Warm | Cold:
 
 def _serve(control: socket.socket) -> Callable[[], None] | None:
     """Fork for each command. In the child, give what it is to do."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that watch
     while True:
         head, fds, _, _ = socket.recv_fds(control, _HEAD.size, 4)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         if not head:
             return None
         (left,) = _HEAD.unpack(head)
@@ -229,7 +240,6 @@ def _serve(control: socket.socket) -> Callable[[], None] | None:
 
 def _begin(asked: dict[str, Any], fds: list[int]) -> Callable[[], None]:
     """Fork again: the child does it, and this process tells how that ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     *streams, status = fds
     pid = os.fork()
     if pid:
@@ -290,6 +300,8 @@ def _main() -> None:
     for module in sys.argv[2:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # what is shared stays shared
     with control:
         run = _serve(control)
     if run is not None:

@@ -12,7 +12,7 @@ import pytest_socket
 from hypothesis import HealthCheck, settings
 
 from langchain_thinnest import ChatThinnest
-from langchain_thinnest._http import store
+from langchain_thinnest._http import store, transport
 from unit_tests.network import Clock, Network, Side
 
 # The machine may be busy. `make fuzz` looks longer.
@@ -41,11 +41,11 @@ def _no_socket() -> Iterator[None]:
 
 
 @pytest.fixture
-def collect() -> Iterator[Callable[[], int]]:
+def collect() -> Callable[[], int]:
     """Collects the garbage of this test; all that was there before takes long to look at."""
+    gc.collect()
     gc.freeze()
-    yield gc.collect
-    gc.unfreeze()
+    return gc.collect
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def network(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     network.install(monkeypatch)
     yield network
     network.close()
+    transport.CLIENTS._clients.clear()  # whose connections lead into this network
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import nbformat
 import pytest
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 from nbclient import NotebookClient
 
+from integration_tests.warm import warmed_up
 from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
 
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
 NOTEBOOKS = sorted(COOKBOOK.glob("*.ipynb"))
+IMPORTED = ["ipykernel.kernelapp", "ipykernel.ipkernel", "deepagents", "langchain.agents"]
+IMPORTED += ["langchain.agents.structured_output", "langgraph.checkpoint.memory"]
+IMPORTED += ["langchain_thinnest.chat_models", "langchain_thinnest.emulator"]
+IMPORTED += ["langchain_thinnest.agents"]
+
+
+class WarmKernel(LocalProvisioner):
+    """A kernel's process, which begins with the imports done."""
+
+    python: Any = None
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        arguments = cmd[cmd.index("-m") :]
+        self.process = self.python.start(arguments, cwd=kwargs["cwd"], stdout=nowhere)
+        os.close(nowhere)
+        self.pid = self.process.pid
+        return self.connection_info
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm_kernels() -> Iterator[None]:
+    if not hasattr(os, "fork"):
+        yield
+        return
+    python = warmed_up(*IMPORTED)
+    kernel = type("Kernel", (WarmKernel,), {"python": python})
+    known = KernelProvisionerFactory.instance().provisioners
+    loads = SimpleNamespace(load=lambda: kernel)
+    with patch.dict(known, {"local-provisioner": loads}):
+        yield
+    python.close()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -7,13 +7,13 @@ three variables that `python -m langchain_thinnest.emulator` says to set.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
 
+from integration_tests.warm import Cold, Warm
 from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import ThinnestEmulator
 
@@ -70,24 +70,30 @@ CASES = [
 
 @pytest.mark.parametrize(("page", "number", "shows"), CASES)
 def test_example(
-    page: Path, number: int, shows: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    page: Path,
+    number: int,
+    shows: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    strict_python: Warm,
 ) -> None:
     example = examples(page)[number]
     assert len(example.splitlines()) <= 30
-    command = [sys.executable, "-W", "error", "-c", example]
+    python: Any = strict_python
+    command = ["-c", example]
     if "def test_" in example:
         (tmp_path / "test_it.py").write_text(example, encoding="utf-8")
         fixture = "from langchain_thinnest.emulator.pytest import thinnest\n"
         (tmp_path / "conftest.py").write_text(fixture, encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", str(tmp_path)]
+        # pytest brings the fixture's package in by itself, so it begins with nothing.
+        python, command = Cold(), ["-m", "pytest", "-q", str(tmp_path)]
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     with ThinnestEmulator() as emulator:
         monkeypatch.setenv("THINNEST_API_KEY", emulator.api_key)
         monkeypatch.setenv("THINNEST_AGENT_ID", "ag_demo")
         monkeypatch.setenv("THINNEST_BASE_URL", emulator.base_url)
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
-        )
+        done = python.run(command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert shows in done.stdout
 
