@@ -77,6 +77,7 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
             self._selector = Selector()
             sock = protocol.transport.get_extra_info("socket")
             self._selector.register(sock, selectors.EVENT_READ)
+        _end_with_connection(answer.content, protocol.closed)
         return httpx.Response(
             answer.status,
             headers=list(answer.raw_headers),
@@ -150,6 +151,26 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 with contextlib.suppress(StopIteration, RuntimeError):
                     closing.send(None)
                 closing.close()
+
+
+def _end_with_connection(content: aiohttp.StreamReader, closed: Any) -> None:
+    """Have a body fail where its connection is closed within it.
+
+    aiohttp closes the connection over a chunk that is none, and tells no reader of it.
+    """
+
+    def end(_: object = None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # or asyncio says that nobody looked at it
+        if not content.is_eof() and content.exception() is None:
+            error = aiohttp.ClientPayloadError("the connection was closed within the body")
+            content.set_exception(error)
+
+    if closed is None:  # the connection is gone by now
+        end()
+    else:
+        closed.add_done_callback(end)
+        content.on_eof(lambda: closed.remove_done_callback(end))
 
 
 @dataclass
