@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any
 
 import httpx
@@ -203,9 +203,8 @@ class _Answer(HTTPResponse):
             answer = cls(head, method="POST")
             try:
                 answer.begin()
-            except HTTPException:  # a part of a status line is none
-                if not head.is_cut:
-                    raise
+            except RemoteDisconnected:
+                head.is_cut = True
             if head.is_cut:
                 raise httpx.RemoteProtocolError(_DISCONNECTED)
             if not 100 <= answer.status < 200 or answer.status == 101:
