@@ -259,8 +259,8 @@ BREAKS = [
     Break(
         "an async client's TLS errors go through",
         FAILED_AS,
-        "FAILURES = (httpx.HTTPError, ssl.SSLError)",
-        "FAILURES = (httpx.HTTPError,)",
+        "...] = (httpx.HTTPError, ssl.SSLError)",
+        "...] = (httpx.HTTPError,)",
         ["garbage under TLS in place of an answer", "garbage under TLS amid the answer"],
     ),
     Break(
