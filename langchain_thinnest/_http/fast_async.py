@@ -70,6 +70,7 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
             raise httpx.WriteTimeout("the request was not taken in time")
         progress.sent = Sent.YES
         self._answer = answer
+        _end_with_connection(answer.content, self._protocol.closed)
         return httpx.Response(
             answer.status,
             headers=list(answer.raw_headers),
@@ -168,6 +169,26 @@ class _Connector(aiohttp.TCPConnector):
         connection = await super().connect(*arguments, **more)
         self._see(connection.protocol)
         return connection
+
+
+def _end_with_connection(content: aiohttp.StreamReader, closed: Any) -> None:
+    """Have a body fail where its connection is closed within it.
+
+    aiohttp closes the connection over a chunk that is none, and tells no reader of it.
+    """
+
+    def end(_: object = None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # or asyncio says that nobody looked at it
+        if not content.is_eof() and content.exception() is None:
+            error = aiohttp.ClientPayloadError("the connection was closed within the body")
+            content.set_exception(error)
+
+    if closed is None:  # the connection is gone by now
+        end()
+    else:
+        closed.add_done_callback(end)
+        content.on_eof(lambda: closed.remove_done_callback(end))
 
 
 @dataclass
