@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import selectors
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,7 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
         timeouts = request.extensions["timeout"]
         progress: Progress = request.extensions.get(PROGRESS) or Progress()
         progress.sent = Sent.NO
+        self._networks = progress.networks
         if self._session is None:
             self._session = self._new_session()
         answer: Any = None
@@ -69,15 +70,7 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
             raise httpx.WriteTimeout("the request was not taken in time")
         progress.sent = Sent.YES
         self._answer = answer
-        # The public `connection` is gone where all of a small answer has arrived.
-        protocol: Any = answer._protocol  # noqa: SLF001
-        if protocol is not self._protocol and protocol.transport is not None:
-            self._protocol = protocol
-            progress.networks.append(_Network(protocol.transport))
-            self._selector = Selector()
-            sock = protocol.transport.get_extra_info("socket")
-            self._selector.register(sock, selectors.EVENT_READ)
-        _end_with_connection(answer.content, protocol.closed)
+        _end_with_connection(answer.content, self._protocol.closed)
         return httpx.Response(
             answer.status,
             headers=list(answer.raw_headers),
@@ -89,7 +82,7 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
         )
 
     def _new_session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=1, ssl=self._tls, keepalive_timeout=60.0)
+        connector = _Connector(self._see, self._tls)
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_headers_sent)
         trace.on_request_chunk_sent.append(_body_sent)
@@ -99,6 +92,16 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
             auto_decompress=False,
             trace_configs=[trace],
         )
+
+    def _see(self, protocol: Any) -> None:
+        """Take the connection that a request goes out on."""
+        if protocol is self._protocol:
+            return
+        self._protocol = protocol
+        self._networks.append(_Network(protocol.transport))
+        self._selector = Selector()
+        sock = protocol.transport.get_extra_info("socket")
+        self._selector.register(sock, selectors.EVENT_READ)
 
     async def read(self, progress: Progress) -> bytes:
         """Read what there is of the body, at least a byte; empty at its end."""
@@ -151,6 +154,21 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 with contextlib.suppress(StopIteration, RuntimeError):
                     closing.send(None)
                 closing.close()
+
+
+# No twin: `fast.py` stands on another library.
+class _Connector(aiohttp.TCPConnector):
+    """Shows the connection that it gives to a request."""
+
+    def __init__(self, see: Callable[[Any], None], tls: Any) -> None:
+        super().__init__(limit=1, ssl=tls, keepalive_timeout=60.0)
+        self._see = see
+
+    @override
+    async def connect(self, *arguments: Any, **more: Any) -> Any:
+        connection = await super().connect(*arguments, **more)
+        self._see(connection.protocol)
+        return connection
 
 
 def _end_with_connection(content: aiohttp.StreamReader, closed: Any) -> None:
