@@ -159,18 +159,17 @@ def install(network: Network, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(socket, "create_connection", create_connection)
     aiohttp = pytest.importorskip("aiohttp")
 
-    class Connector(aiohttp.TCPConnector):  # type: ignore[misc, name-defined]
-        async def _create_connection(self, request: Any, traces: Any, timeout: Any) -> Any:
-            await network.hang("connect")
-            try:
-                with _as_sockets_do():
-                    wire = network.connect(request.url.host)
-            except TimeoutError as error:
-                raise aiohttp.ConnectionTimeoutError(str(error)) from error
-            except OSError as error:
-                raise aiohttp.ClientConnectorError(request.connection_key, error) from error
-            protocol = self._factory()
-            MemoryTransport(wire, network, protocol)
-            return protocol
+    async def connect(connector: Any, request: Any, traces: Any, timeout: Any) -> Any:
+        await network.hang("connect")
+        try:
+            with _as_sockets_do():
+                wire = network.connect(request.url.host)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError(str(error)) from error
+        except OSError as error:
+            raise aiohttp.ClientConnectorError(request.connection_key, error) from error
+        protocol = connector._factory()
+        MemoryTransport(wire, network, protocol)
+        return protocol
 
-    patch.setattr(aiohttp, "TCPConnector", Connector)
+    patch.setattr(aiohttp.TCPConnector, "_create_connection", connect)
