@@ -185,7 +185,7 @@ class _Head:
 
     def readline(self, size: int) -> bytes:
         line = self._buffer.readline(size)
-        self.is_cut = not line.endswith(b"\n")  # the connection was closed within it
+        self.is_cut = len(line) < size and not line.endswith(b"\n")  # closed within it
         return line
 
     def close(self) -> None:
