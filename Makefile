@@ -27,7 +27,7 @@ ORDER ?= -p no:randomly
 # chooses none.
 define pytest
 	$(1) -m pytest $(ORDER) $(SIDE_BY_SIDE) -m "not alone" $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
-	$(1) -m pytest $(ORDER) -m alone $(2) $(PYTEST_ARGS) integration_tests || [ $$? = 5 ]
+	$(1) -m pytest $(ORDER) -m alone $(2) $(or $(PYTEST_ARGS),integration_tests) || [ $$? = 5 ]
 endef
 # Each process needs the compiled tests: let Python keep them.
 test unit test-random test-lowest: export PYTHONDONTWRITEBYTECODE =
