@@ -11,8 +11,8 @@ BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test unit test-random test-lowest lint bench bench-limits fuzz mutants break-faults \
-	chaos memory clean
+.PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest lint bench bench-limits fuzz \
+	mutants break-faults chaos memory clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
@@ -30,16 +30,38 @@ define pytest
 	$(1) -m pytest $(ORDER) -m alone $(2) $(or $(PYTEST_ARGS),integration_tests) || [ $$? = 5 ]
 endef
 # Each process needs the compiled tests: let Python keep them.
-test unit test-random test-lowest: export PYTHONDONTWRITEBYTECODE =
+test unit test-random test-lowest test-fast unit-coverage coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/test
 	$(call pytest,.venv/bin/python,)
 
-unit: .venv/test
-	.venv/bin/python -m pytest $(ORDER) -n auto --dist loadfile --benchmark-disable unit_tests $(PYTEST_ARGS)
-
 test-random:
 	$(MAKE) test ORDER=
+
+# Those that open no socket.
+UNIT = .venv/bin/python -m pytest unit_tests $(ORDER) $(SIDE_BY_SIDE)
+
+unit: .venv/test
+	$(UNIT) $(PYTEST_ARGS)
+
+# How much of the package the unit tests reach alone, and all tests together.
+unit-coverage: .venv/test
+	$(UNIT) --cov --cov-fail-under=92 $(PYTEST_ARGS)
+
+coverage: unit-coverage
+	.venv/bin/python -m pytest integration_tests $(ORDER) $(SIDE_BY_SIDE) -m "not alone" \
+		--cov --cov-append --cov-report= $(PYTEST_ARGS)
+	.venv/bin/python -m pytest integration_tests $(ORDER) --benchmark-disable -m alone \
+		--cov --cov-append --cov-fail-under=98 $(PYTEST_ARGS)
+
+# The tests of connections once more: over the fast transport, and with clients of httpx2.
+OF_CONNECTIONS = $(patsubst %,integration_tests/test_%.py,answer calls cancellation connections \
+	errors faults http2 json_answers lifetime limits pools retries)
+
+test-fast: export THINNEST_TEST_TRANSPORT = fast
+test-fast: export THINNEST_TEST_HTTPX = httpx2
+test-fast: .venv/test
+	$(call pytest,.venv/bin/python,$(OF_CONNECTIONS))
 
 # The core's tests; what needs LangChain's agents or LangGraph runs on the newest set only.
 test-lowest: .venv-lowest/test

@@ -26,6 +26,7 @@ import trustme
 from h2.errors import ErrorCodes
 
 from integration_tests.http2 import Failure, Http2Server, goes_away, reset
+from integration_tests.transports import GIVEN
 from integration_tests.wire import (
     END,
     HEADERS,
@@ -213,12 +214,12 @@ def _trusted(*script: Step) -> Any:
         _authority().configure_trust(context)
         with WireServer(tls=_server_side()) as server:
             server.answer(list(script))
-            with httpx.Client(verify=context) as client:
+            with GIVEN.Client(verify=context) as client:
                 yield Reached(
                     server.base_url,
                     {
                         "http_client": client,
-                        "http_async_client": httpx.AsyncClient(verify=context),
+                        "http_async_client": GIVEN.AsyncClient(verify=context),
                     },
                     server.requests,
                 )
@@ -259,9 +260,9 @@ def _hook_that_raises() -> Place:
     async def ahook(request: httpx.Request) -> None:
         hook(request)
 
-    with WireServer() as server, httpx.Client(event_hooks={"request": [hook]}) as client:
+    with WireServer() as server, GIVEN.Client(event_hooks={"request": [hook]}) as client:
         server.answer(stream(WHOLE))
-        aclient = httpx.AsyncClient(event_hooks={"request": [ahook]})
+        aclient = GIVEN.AsyncClient(event_hooks={"request": [ahook]})
         fields = {"http_client": client, "http_async_client": aclient}
         yield Reached(server.base_url, fields, server.requests)
 
@@ -270,11 +271,11 @@ def _hook_that_raises() -> Place:
 def _illegal_header() -> Place:
     """The caller's own clients add a header that HTTP cannot carry."""
     headers = {"X-Team": " blue"}
-    with WireServer() as server, httpx.Client(headers=headers) as client:
+    with WireServer() as server, GIVEN.Client(headers=headers) as client:
         server.answer(stream(WHOLE))
         fields = {
             "http_client": client,
-            "http_async_client": httpx.AsyncClient(headers=headers),
+            "http_async_client": GIVEN.AsyncClient(headers=headers),
         }
         yield Reached(server.base_url, fields, server.requests)
 
@@ -286,11 +287,11 @@ def _http2(failure: Failure) -> Any:
     def place() -> Place:
         none_idle = httpx.Limits(max_keepalive_connections=0)  # whose loop is gone
         options: Any = {"http1": False, "http2": True, "limits": none_idle}
-        with Http2Server() as server, httpx.Client(**options) as client:
+        with Http2Server() as server, GIVEN.Client(**options) as client:
             server.failures = [failure, failure]
             fields = {
                 "http_client": client,
-                "http_async_client": httpx.AsyncClient(**options),
+                "http_async_client": GIVEN.AsyncClient(**options),
             }
             yield Reached(server.base_url, fields, server.requests)
 

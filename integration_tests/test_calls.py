@@ -8,7 +8,6 @@ import logging
 from importlib.metadata import version
 from typing import Any
 
-import httpx
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
@@ -16,7 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from integration_tests.conftest import KEY, Make
-from integration_tests.transports import TRANSPORT
+from integration_tests.transports import GIVEN, TRANSPORT
 from integration_tests.wire import Watch, WireServer, chunk, head, stream
 from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import ThinnestEmulator
@@ -283,13 +282,13 @@ def test_configurable_fields_over_100_calls(wired: Make, wire: WireServer) -> No
 def test_a_callers_own_clients_are_used_and_not_closed(wired: Make, wire: WireServer) -> None:
     wire.answer(WHOLE)
     mark = {"X-Mine": "yes"}
-    with httpx.Client(headers=mark, follow_redirects=True) as client:
+    with GIVEN.Client(headers=mark, follow_redirects=True) as client:
         for _ in range(3):
             wired(http_client=client).invoke("hi")
         assert not client.is_closed
 
     async def run() -> None:
-        async with httpx.AsyncClient(headers=mark) as async_client:
+        async with GIVEN.AsyncClient(headers=mark) as async_client:
             for _ in range(3):
                 await wired(http_async_client=async_client).ainvoke("hi")
             assert not async_client.is_closed

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.runnables import RunnableConfig
 
 from integration_tests.test_lifetime import until
+from integration_tests.transports import GIVEN
 from integration_tests.wire import HEADERS, Step, Watch, WireServer, chunk, head
 from langchain_thinnest import ChatThinnest
 from unit_tests.contract import as_sse
@@ -295,7 +295,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing(
     with contextlib.ExitStack() as stack:
         places = [stack.enter_context(MOMENTS[moment]()) for _ in hows]
         runs = [Runs() for _ in hows]
-        client = httpx.AsyncClient() if is_given else None
+        client = GIVEN.AsyncClient() if is_given else None
 
         async def one(how: str, place: Place, run: Runs) -> None:
             model = ChatThinnest(

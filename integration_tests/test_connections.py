@@ -16,6 +16,7 @@ import pytest
 
 from integration_tests.conftest import Make
 from integration_tests.test_lifetime import BEGIN, WHOLE, until
+from integration_tests.transports import GIVEN, fails_whole_answers
 from integration_tests.ways import in_each_at_once
 from integration_tests.wire import (
     END,
@@ -32,6 +33,7 @@ from langchain_thinnest import (
     ThinnestConnectionError,
     ThinnestError,
     ThinnestInterruptedError,
+    ThinnestProtocolError,
     ThinnestRequestError,
 )
 from unit_tests.contract import EVENTS, TEXT, as_sse
@@ -52,7 +54,11 @@ def test_what_follows_an_answer_reaches_no_other_call(
         is_over = threading.Event()
         late = [*WHOLE, Wait(is_over), extra]
         wire.answer(late if is_late else [b"".join(WHOLE) + extra])  # type: ignore[arg-type]
-        assert way(model, "hi").text == TEXT
+        if extra == b"x" and not is_late and fails_whole_answers(way):
+            with pytest.raises(ThinnestProtocolError, match="is not HTTP"):
+                way(model, "hi")
+        else:
+            assert way(model, "hi").text == TEXT
         is_over.set()
         assert until(lambda asked=asked: wire.answered == asked)
 
@@ -65,7 +71,7 @@ def test_a_zipped_answer_gives_its_connection_back_once(
     body = gzip.compress(as_sse(*EVENTS).rstrip())  # the last line ends with the body
     fields = {"Content-Encoding": "gzip", "Content-Length": str(len(body))}
     wire.answer([head(200, {**HEADERS, **fields}) + body])
-    with httpx.Client() if given else contextlib.nullcontext() as client:
+    with GIVEN.Client() if given else contextlib.nullcontext() as client:
         model = wired(http_client=client, timeout=2.0)
         with ThreadPoolExecutor(8) as pool:
             texts = list(pool.map(lambda _: model.invoke("hi").text, range(100)))
@@ -188,7 +194,7 @@ def test_a_hook_that_raises_has_sent_nothing(wired: Make, wire: WireServer) -> N
         raise httpx.ReadTimeout("no token")
 
     with (
-        httpx.Client(event_hooks={"request": [hook]}) as client,
+        GIVEN.Client(event_hooks={"request": [hook]}) as client,
         pytest.raises(ThinnestError, match="was not sent"),
     ):
         wired(http_client=client).invoke("hi")

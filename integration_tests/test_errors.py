@@ -7,12 +7,12 @@ import socket
 import time
 from typing import Any
 
-import httpx
 import pytest
 
 import langchain_thinnest as package
 from integration_tests import ways
 from integration_tests.conftest import KEY, Make
+from integration_tests.transports import GIVEN
 from integration_tests.wire import (
     Close,
     Reset,
@@ -230,10 +230,10 @@ def test_401_says_that_a_key_belongs_to_another_api(
 
 async def test_a_closed_client_is_told_by_its_name(wired: Make, wire: WireServer) -> None:
     wire.answer(stream(as_sse(*EVENTS)))
-    client, async_client = httpx.Client(), httpx.AsyncClient()
+    client, async_client = GIVEN.Client(), GIVEN.AsyncClient()
     model = wired(http_client=client, http_async_client=async_client)
     assert model.invoke("hi").text == (await model.ainvoke("hi")).text == TEXT
-    client.close()  # noqa: ASYNC212
+    client.close()
     await async_client.aclose()
     for way in (model.invoke, lambda text: list(model.stream(text))):
         with pytest.raises(ThinnestRequestError, match=r"http_client .*closed"):

@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from h2.errors import ErrorCodes
 
 from integration_tests.http2 import Failure, Http2Server, goes_away, reset
+from integration_tests.transports import GIVEN
 from langchain_thinnest import ChatThinnest, ThinnestConnectionError, ThinnestInterruptedError
 from unit_tests.contract import EVENTS, TEXT, as_sse
 
@@ -23,7 +23,7 @@ def server() -> Iterator[Http2Server]:
 
 @pytest.fixture
 def model(server: Http2Server) -> Iterator[ChatThinnest]:
-    with httpx.Client(http1=False, http2=True) as client:
+    with GIVEN.Client(http1=False, http2=True) as client:
         yield ChatThinnest(
             agent_id="ag_1", api_key="ak_1", base_url=server.base_url, http_client=client
         )
@@ -56,7 +56,7 @@ def test_a_body_that_does_not_end_costs_neither_time_nor_the_connection(
 
 
 async def test_the_same_in_a_loop(server: Http2Server) -> None:
-    async with httpx.AsyncClient(http1=False, http2=True) as client:
+    async with GIVEN.AsyncClient(http1=False, http2=True) as client:
         model = ChatThinnest(
             agent_id="ag_1", api_key="ak_1", base_url=server.base_url, http_async_client=client
         )
@@ -83,12 +83,12 @@ def ask(server: Http2Server, *, is_async: bool) -> str:
     if is_async:
 
         async def run() -> str:
-            async with httpx.AsyncClient(http1=False, http2=True) as client:
+            async with GIVEN.AsyncClient(http1=False, http2=True) as client:
                 model = ChatThinnest(**fields, **tries, http_async_client=client)
                 return (await model.ainvoke("hi")).text
 
         return asyncio.run(run())
-    with httpx.Client(http1=False, http2=True) as client:
+    with GIVEN.Client(http1=False, http2=True) as client:
         return ChatThinnest(**fields, **tries, http_client=client).invoke("hi").text
 
 

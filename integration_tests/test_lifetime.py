@@ -23,6 +23,7 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 
 from integration_tests.conftest import Make
 from integration_tests.processes import SECONDS, ask_pickled
+from integration_tests.transports import GIVEN
 from integration_tests.wire import END, HEADERS, Wait, Watch, WireServer, chunk, head, stream
 from unit_tests.contract import EVENTS, TEXT, as_sse
 
@@ -131,10 +132,10 @@ def bound(request: pytest.FixtureRequest) -> Any:
     if request.param == "rate_limiter":
         yield request.param, InMemoryRateLimiter(requests_per_second=1000)
     elif request.param == "http_client":
-        with httpx.Client() as client:
+        with GIVEN.Client() as client:
             yield request.param, client
     else:
-        client = httpx.AsyncClient()
+        client = GIVEN.AsyncClient()
         yield request.param, client
         asyncio.run(client.aclose())
 

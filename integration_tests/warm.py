@@ -56,10 +56,15 @@ class Process:
         return status
 
     def _wait(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+        if self.returncode is None and self._has_ended(timeout):
             self.returncode = os.waitstatus_to_exitcode(int(self._status.readline()))
             self._status.close()
         return self.returncode
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        poll = select.poll()  # `select` fails above descriptor 1023
+        poll.register(self._status, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

@@ -16,7 +16,26 @@ from typing import Any
 
 from typing_extensions import Self
 
-HEADERS = {"Content-Type": "text/event-stream"}
+from unit_tests.answers import END, HEADERS, chunk, head, refusal, stream
+
+# Tests script the server with these, and import them from here.
+__all__ = [
+    "END",
+    "HEADERS",
+    "Bare",
+    "Close",
+    "Repeat",
+    "Reset",
+    "Step",
+    "Taken",
+    "Wait",
+    "Watch",
+    "WireServer",
+    "chunk",
+    "head",
+    "refusal",
+    "stream",
+]
 
 
 @dataclass(frozen=True)
@@ -63,41 +82,6 @@ class Bare:
 
 
 Step = bytes | Wait | Reset | Close | Watch | Repeat | Bare
-
-
-def head(
-    status: int = 200, headers: dict[str, str] | None = None, version: str = "1.1"
-) -> bytes:
-    """A status line and headers."""
-    lines = [f"HTTP/{version} {status} Whatever"]
-    lines += [
-        f"{name}: {value}" for name, value in (HEADERS if headers is None else headers).items()
-    ]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-def chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-END = b"0\r\n\r\n"
-
-
-def stream(*data: bytes, headers: dict[str, str] | None = None) -> list[Step]:
-    """A whole answer: a write for each of the data, and the end of a chunked body."""
-    head_ = head(200, {**HEADERS, "Transfer-Encoding": "chunked", **(headers or {})})
-    return [head_, *(chunk(piece) for piece in data), END]
-
-
-def refusal(
-    status: int, body: Any = None, headers: dict[str, str] | None = None
-) -> list[Step]:
-    """A whole error response; the body goes out as JSON unless it is bytes."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    kind = "text/html" if isinstance(body, bytes) else "application/json"
-    fields = {"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})}
-    return [head(status, fields) + content]
 
 
 @dataclass

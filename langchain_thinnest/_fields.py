@@ -11,10 +11,11 @@ import difflib
 import os
 import pickle
 import re
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
 from langchain_core.language_models import BaseChatModel
@@ -23,6 +24,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -68,6 +71,17 @@ def _base_url_from_env() -> str:
 def _shared_limits_from_env() -> SecretStr | None:
     url = os.environ.get("THINNEST_SHARED_LIMITS")
     return SecretStr(url) if url else None
+
+
+def _of_httpx2(name: str) -> WrapValidator:
+    """Accept a client of httpx2 too, the continuation of httpx with the same interface."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        httpx2 = sys.modules.get("httpx2")
+        is_one = httpx2 is not None and isinstance(value, getattr(httpx2, name))
+        return value if is_one else handler(value)
+
+    return WrapValidator(check)
 
 
 class ThinnestFields(BaseChatModel):
@@ -151,10 +165,14 @@ class ThinnestFields(BaseChatModel):
     transport: Literal["httpx", "fast"] = "httpx"
     """The connections of calls without an `http_client`. `"fast"` costs less per event."""
 
-    http_client: httpx.Client | None = Field(default=None, exclude=True, repr=False)
+    http_client: Annotated[httpx.Client | None, _of_httpx2("Client")] = Field(
+        default=None, exclude=True, repr=False
+    )
     """Your own client for sync calls, used as it is (its own timeouts too), never closed."""
 
-    http_async_client: httpx.AsyncClient | None = Field(default=None, exclude=True, repr=False)
+    http_async_client: Annotated[httpx.AsyncClient | None, _of_httpx2("AsyncClient")] = Field(
+        default=None, exclude=True, repr=False
+    )
     """Your own client for async calls, used as it is, never closed."""
 
     temperature: float | None = None

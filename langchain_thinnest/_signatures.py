@@ -57,6 +57,34 @@ def help_of(declared: Callable[..., Any]) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found}
 
 
+class Httpx2Client(Protocol):
+    """A `Client` of httpx2, the continuation of httpx, which need not be installed."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+
+    def build_request(self, method: str, url: Any, /) -> Any:
+        """Build a request."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Httpx2AsyncClient(Protocol):
+    """An `AsyncClient` of httpx2."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+
+    def build_request(self, method: str, url: Any, /) -> Any:
+        """Build a request."""
+
+    async def aclose(self) -> None:
+        """Close it."""
+
+
 class Constructor(Protocol):
     """The arguments of `ChatThinnest`; `...` is a default found elsewhere."""
 
@@ -86,8 +114,8 @@ class Constructor(Protocol):
         stop_sequences: str | list[str] | tuple[str, ...] | None = None,
         default_headers: Mapping[str, str] | None = None,
         transport: Literal["httpx", "fast"] = "httpx",
-        http_client: httpx.Client | None = None,
-        http_async_client: httpx.AsyncClient | None = None,
+        http_client: httpx.Client | Httpx2Client | None = None,
+        http_async_client: httpx.AsyncClient | Httpx2AsyncClient | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
         name: str | None = None,

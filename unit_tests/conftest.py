@@ -12,7 +12,9 @@ import pytest_socket
 from hypothesis import HealthCheck, settings
 
 from langchain_thinnest import ChatThinnest
-from langchain_thinnest._http import store, transport
+from langchain_thinnest._http import store
+from langchain_thinnest._http.transport import CLIENTS
+from unit_tests import fast_network
 from unit_tests.network import Clock, Network, Side
 
 # The machine may be busy. `make fuzz` looks longer.
@@ -68,7 +70,7 @@ def network(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     network.install(monkeypatch)
     yield network
     network.close()
-    transport.CLIENTS._clients.clear()  # whose connections lead into this network
+    CLIENTS._clients.clear()  # whose connections lead into this network
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -77,6 +79,16 @@ def side(clock: Clock, request: pytest.FixtureRequest) -> Iterator[Side]:
     side = Side(clock, is_async=request.param == "async")
     yield side
     side.close_loop()
+
+
+@pytest.fixture(params=["httpx", "fast"])
+def transport(
+    request: pytest.FixtureRequest, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The model's `transport`."""
+    if request.param == "fast":
+        fast_network.install(network, monkeypatch)
+    return str(request.param)
 
 
 @pytest.fixture

@@ -141,6 +141,8 @@ class Sent(NamedTuple):
 class _Descriptor:
     """What is polled instead of a socket: readable if there is something to read."""
 
+    family = None
+
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._read, self._write = os.pipe()

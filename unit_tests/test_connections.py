@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from langchain_thinnest._http.transport import AsyncPool, Pool
+from unit_tests import fast_network
 from unit_tests.answers import END, HEADERS, chunk, head, stream
 from unit_tests.conftest import Make
 from unit_tests.contract import EVENTS, TEXT, as_sse
@@ -23,11 +24,19 @@ BEGIN: list[Step] = [WHOLE[0], chunk(as_sse(EVENTS[0]))]
 UNENDED = WHOLE[:-1]
 
 
-@pytest.fixture(params=["own", "given"])
-def client(request: pytest.FixtureRequest, side: Side, network: Network) -> Any:
-    """The fields of a model that has the package's own client, or the caller's."""
+@pytest.fixture(params=["own", "given", "fast"])
+def client(
+    request: pytest.FixtureRequest,
+    side: Side,
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """The fields of a model: of the package's own clients, or the caller's."""
     if request.param == "own":
         yield {}
+    elif request.param == "fast":
+        fast_network.install(network, monkeypatch)
+        yield {"transport": "fast"}
     elif side.is_async:
         aclient = httpx.AsyncClient(verify=False)
         yield {"http_async_client": aclient}
@@ -63,7 +72,7 @@ def plain(body: bytes, **headers: str) -> list[Step]:
         pytest.param([*UNENDED, CLOSE], False, id="cut-after-done"),
         pytest.param([*UNENDED, b"zz\r\n"], False, id="no-HTTP-after-done"),
         pytest.param([*UNENDED, httpcore.ReadError("gone")], False, id="fails-after-done"),
-        pytest.param([b"".join(WHOLE) + b"\r\n"], False, id="bytes-behind-in-one-read"),
+        pytest.param([*UNENDED, END + b"x"], False, id="bytes-behind-in-one-read"),
         pytest.param([*WHOLE, b"HTTP/1.1 200"], False, id="bytes-behind-later"),
         pytest.param([*WHOLE, CLOSE], False, id="closed-behind-it"),
         pytest.param(

@@ -20,6 +20,7 @@ from langchain_thinnest import (
     ThinnestRequestError,
     ThinnestTimeoutError,
 )
+from unit_tests import fast_network
 from unit_tests.answers import HEADERS, chunk, head, stream
 from unit_tests.conftest import KEY, Make
 from unit_tests.contract import EVENTS, OFFSET, TEXT, as_sse
@@ -157,6 +158,50 @@ def test_no_answer_begins(
         assert side.invoke(make(base_url=base_url), "hi").text == TEXT
     else:
         assert type(fails(side, make(base_url=base_url))) is kind
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "fate"),
+    [
+        ([Fails("connect", REFUSED)], ThinnestConnectionError, NOT_SENT),
+        ([Fails("connect", httpcore.ConnectTimeout())], ThinnestTimeoutError, NOT_SENT),
+        ([CLOSE], ThinnestConnectionError, SENT),
+        ([b"HTTP/1.1 2", CLOSE], ThinnestConnectionError, SENT),
+        ([httpcore.ReadError("reset")], ThinnestConnectionError, SENT),
+        ([Wait()], ThinnestTimeoutError, SENT),
+        ([b"SSH-2.0\r\n\r\n"], ThinnestProtocolError, SENT),
+        ([head(100, {}), b"SSH-2.0\r\n\r\n"], ThinnestProtocolError, SENT),
+        ([head(200, {"Content-Length": "no"})], ThinnestProtocolError, SENT),
+    ],
+)
+def test_no_answer_begins_over_the_fast_transport(
+    network: Network,
+    side: Side,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    script: list[Step],
+    kind: type,
+    fate: str,
+) -> None:
+    fast_network.install(network, monkeypatch)
+    network.answer(script, WHOLE)
+    error = fails(side, make(transport="fast", max_retries=0))
+    assert type(error) is kind
+    assert fate in str(error)
+    assert error.is_retryable is (fate == NOT_SENT)
+    assert network.open_wires == 0
+    assert side.invoke(make(transport="fast"), "hi").text == TEXT
+
+
+@pytest.mark.parametrize("step", ["head", "body"])
+def test_a_request_that_breaks_off_over_the_fast_transport(
+    network: Network, make: Make, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The socket does not say how much of it arrived."""
+    fast_network.install(network, monkeypatch)
+    network.answer([Fails(step, httpcore.WriteError("broken"))], WHOLE)
+    with pytest.raises(ThinnestConnectionError, match=UNKNOWN):
+        make(transport="fast").invoke("hi")
 
 
 def test_a_server_that_cannot_be_reached_is_told_once(
@@ -376,7 +421,7 @@ PING = chunk(b": ping\n")
         pytest.param(
             [*BEGIN, httpcore.ReadError()],
             ThinnestInterruptedError,
-            "ReadError",
+            "ReadError|ConnectionResetError",
             id="no-reason",
         ),
         pytest.param([*BEGIN, b"zz\r\n"], ThinnestInterruptedError, "cut", id="no-chunk"),
@@ -413,11 +458,17 @@ PING = chunk(b": ping\n")
     ],
 )
 def test_an_answer_that_is_not_whole(
-    network: Network, side: Side, make: Make, answer: Iterable[Step], kind: type, said: str
+    network: Network,
+    side: Side,
+    make: Make,
+    transport: str,
+    answer: Iterable[Step],
+    kind: type,
+    said: str,
 ) -> None:
     network.answer(answer)
     with pytest.raises(kind, match=said) as caught:
-        side.invoke(make(timeout=60.0, stall_timeout=300.0), "hi")
+        side.invoke(make(transport=transport, timeout=60.0, stall_timeout=300.0), "hi")
     error: Any = caught.value
     assert error.partial.text == TEXT[:OFFSET]
     assert not error.is_retryable
@@ -450,11 +501,11 @@ def test_an_answer_of_which_nothing_can_be_read(
 
 
 def test_a_silence_is_a_stall_before_it_is_a_timeout(
-    network: Network, side: Side, make: Make
+    network: Network, side: Side, make: Make, transport: str
 ) -> None:
     network.answer([*BEGIN, Wait()])
     began = network.clock.now
-    error = fails(side, make(stall_timeout=30.0))
+    error = fails(side, make(stall_timeout=30.0, transport=transport))
     assert "`stall_timeout`" in str(error)
     assert 30 <= network.clock.now - began < 31
 

@@ -161,17 +161,24 @@ ZIPPED = {"Content-Encoding": "gzip"}
         pytest.param([begun(ZIPPED) + gzip.compress(b"why"), CLOSE], "why", id="zipped"),
         pytest.param([begun(ZIPPED) + b"no zip", CLOSE], None, id="no-zip"),
         pytest.param(
-            [begun({"Transfer-Encoding": "chunked"}) + b"zz\r\n"], None, id="no-chunks"
+            [begun({"Transfer-Encoding": "chunked"}), Wait(0.1), b"zz\r\n"],
+            None,
+            id="no-chunks",
         ),
     ],
 )
 def test_a_refusal_is_told_however_its_body_fails(
-    network: Network, side: Side, make: Make, answer: Iterable[Step], detail: str | None
+    network: Network,
+    side: Side,
+    make: Make,
+    transport: str,
+    answer: Iterable[Step],
+    detail: str | None,
 ) -> None:
     """Within about a second, and then the connection is closed."""
     network.answer(answer)
     began = network.clock.now
-    error = fails(side, make())
+    error = fails(side, make(transport=transport))
     assert type(error) is ThinnestRequestError
     assert (error.detail or "").strip() == (detail or "").strip()
     assert network.clock.now - began < 1.5
@@ -179,11 +186,11 @@ def test_a_refusal_is_told_however_its_body_fails(
 
 
 def test_a_clean_refusal_gives_its_connection_back(
-    network: Network, side: Side, make: Make
+    network: Network, side: Side, make: Make, transport: str
 ) -> None:
     network.answer(refusal(400, {"detail": "why"}), WHOLE)
-    fails(side, make())
-    assert side.invoke(make(), "hi").text == TEXT
+    fails(side, make(transport=transport))
+    assert side.invoke(make(transport=transport), "hi").text == TEXT
     assert len(network.wires) == 1
 
 

@@ -107,6 +107,11 @@ def test_what_is_declared_beyond_that_is_taken_too(
 ) -> None:
     monkeypatch.setenv("THINNEST_API_KEY", "k")
     monkeypatch.setenv("THINNEST_AGENT_ID", "ag_1")
+    if name in ("http_client", "http_async_client"):
+        httpx2 = pytest.importorskip("httpx2")
+        kind = httpx2.Client if name == "http_client" else httpx2.AsyncClient
+        assert getattr(ChatThinnest(**{name: (client := kind())}), name) is client
+        return
     samples = {str: "sqlite:///limits.db", type(None): None, tuple[str, ...]: ("END",)}
     held = members(FIELDS[name].annotation)
     for wide in members(TYPES[name]):

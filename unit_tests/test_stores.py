@@ -43,12 +43,14 @@ class InMemory:
         self.trouble: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Event()
         self.applied = 0
         self.is_closed = False
 
     def apply(self, name: str, op: Op[Any], *, is_read: bool) -> Any:
-        self.gate.wait()
         self.applied += 1
+        self.entered.set()
+        self.gate.wait()
         if self.trouble is not None:
             raise self.trouble
         return op(self.states.setdefault(name, Limits()), time.monotonic())
@@ -191,7 +193,7 @@ def backend() -> InMemory:
 
 
 @pytest.fixture
-def account(backend: InMemory, opened: list[SharedStore]) -> SharedAccount:
+def account(backend: InMemory, opened: list[SharedStore], clock: Clock) -> SharedAccount:
     opened.append(SharedStore(backend))
     return SharedAccount(opened[-1], "http://localhost", SecretStr(KEY))
 
@@ -272,9 +274,10 @@ def test_what_nobody_waits_for_any_more_is_not_done(
     async def main() -> None:
         backend.gate.clear()
         busy = asyncio.ensure_future(account.aask(Question("a", None, "a!")))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert backend.entered.wait(5)
         given_up = asyncio.ensure_future(account.aask(Question("b", None, "b!")))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         given_up.cancel()
         await asyncio.sleep(0)
         backend.gate.set()
@@ -301,9 +304,8 @@ def test_the_thread_ends_when_no_stream_is_open(
     account: SharedAccount,
     opened: list[SharedStore],
     caller: Callable[..., Caller],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(SharedStore, "linger", 0.02)  # seconds, of a queue's own clock
+    opened[0].linger = 0.02  # seconds, of a queue's own clock
     held = caller(account)
     held.ask()
     thread: Any = opened[0]._thread

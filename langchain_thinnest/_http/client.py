@@ -1,7 +1,7 @@
 """One POST, opened with retries, as a stream of bytes; sync and async.
 
 Everything that a server can answer becomes an error of this package here, and everything
-that httpx can raise. The API key exists as text only inside `_BearerAuth`, while a request
+that httpx can raise. The API key exists as text only inside `Endpoint.sign`, while a request
 is being signed, and errors are raised outside the `except` that caught httpx's, whose
 request holds the signed headers: so no traceback leads to the key.
 This module knows nothing of what the bytes mean, and nothing of LangChain.
@@ -10,7 +10,7 @@ This module knows nothing of what the bytes mean, and nothing of LangChain.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from langchain_thinnest._http.admission import Admission
 from langchain_thinnest._http.closing import finish
-from langchain_thinnest._http.failures import FAILURES, open_failure, refusal
+from langchain_thinnest._http.failures import failures, open_failure, refusal
 from langchain_thinnest._http.progress import PROGRESS, Progress
 from langchain_thinnest._http.response import Response, close_abandoned
 from langchain_thinnest._http.retries import (
@@ -75,10 +75,10 @@ class Endpoint:
     path: str = "/chat/stream"
     transport: str = "httpx"
 
-    @property
-    def auth(self) -> httpx.Auth:
-        """What signs a request."""
-        return _BearerAuth(self.api_key)
+    def sign(self, request: httpx.Request) -> httpx.Request:
+        """Add the key to a request."""
+        request.headers["Authorization"] = f"Bearer {self.api_key.get_secret_value()}"
+        return request
 
     def without_key(self, text: str) -> str:
         """A text of the server's, in which it may have told the key back."""
@@ -93,7 +93,7 @@ class Endpoint:
             ThinnestRequestError: If the caller's client has headers or cookies of which no
                 request can be made.
         """
-        is_async = isinstance(client, httpx.AsyncClient)
+        is_async = client is self.async_client or isinstance(client, httpx.AsyncClient)
         url = _url(self.base_url, self.path)
         headers = _with_ours(self.headers) if self.headers else _OUR_HEADERS
         extensions: dict[str, Any] = {
@@ -107,8 +107,13 @@ class Endpoint:
                 return httpx.Request(
                     "POST", url, content=body, headers=headers, extensions=extensions
                 )
+            # In plain values, since the client may be one of httpx2's.
             return client.build_request(
-                "POST", url, content=body, headers=headers, extensions=extensions
+                "POST",
+                str(url),
+                content=body,
+                headers=headers.multi_items(),
+                extensions=extensions,
             )
         except ValueError as error:  # an encoding error is one
             kind = type(error).__name__
@@ -131,17 +136,6 @@ def _with_ours(given: Mapping[str, str]) -> httpx.Headers:
 
 
 _OUR_HEADERS = _with_ours({})
-
-
-class _BearerAuth(httpx.Auth):
-    def __init__(self, key: SecretStr) -> None:
-        self._key = key
-
-    def auth_flow(
-        self, request: httpx.Request
-    ) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
-        yield request
 
 
 def open_stream(
@@ -178,7 +172,7 @@ def open_stream(
             response = _send(client, request, endpoint)
         except BaseException as error:
             lease.end()
-            if request is None or not isinstance(error, FAILURES):
+            if request is None or not isinstance(error, failures()):
                 raise
             failure = open_failure(error, request, progress, endpoint.base_url)
         else:
@@ -224,7 +218,7 @@ async def aopen_stream(
             response = await _asend(client, request, endpoint)
         except BaseException as error:
             lease.end()
-            if request is None or not isinstance(error, FAILURES):
+            if request is None or not isinstance(error, failures()):
                 raise
             failure = open_failure(error, request, progress, endpoint.base_url)
         else:
@@ -311,7 +305,7 @@ def _aclient_for(endpoint: Endpoint) -> httpx.AsyncClient:
 
 # Twins differ: a task can be cancelled.
 def _send(client: httpx.Client, request: httpx.Request, endpoint: Endpoint) -> httpx.Response:
-    return client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
+    return client.send(request, auth=endpoint.sign, stream=True, follow_redirects=False)
 
 
 async def _asend(
@@ -322,7 +316,7 @@ async def _asend(
     httpx's own pool loses a connection whose task is cancelled twice. There the task is
     cancelled once, and is waited for. While TLS begins, it loses it after one, too.
     """
-    sending = client.send(request, auth=endpoint.auth, stream=True, follow_redirects=False)
+    sending = client.send(request, auth=endpoint.sign, stream=True, follow_redirects=False)
     if endpoint.async_client is None:
         return await sending
     task = asyncio.ensure_future(sending)

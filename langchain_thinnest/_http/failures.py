@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,8 +33,6 @@ from langchain_thinnest.errors import (
     ThinnestTimeoutError,
 )
 
-# httpx lets an async client's TLS errors through as they are.
-FAILURES = (httpx.HTTPError, ssl.SSLError)
 _DETAIL_CHARS = 500
 _BY_STATUS: dict[int, tuple[type[ThinnestError], str]] = {
     401: (
@@ -63,6 +62,27 @@ _FATE = {
 }
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What clients raise: httpx's, and those of its continuation httpx2 where that is used."""
+    # httpx lets an async client's TLS errors through as they are.
+    known: tuple[type[Exception], ...] = (httpx.HTTPError, ssl.SSLError)
+    httpx2 = sys.modules.get("httpx2")
+    return known if httpx2 is None else (*known, httpx2.HTTPError)
+
+
+def as_httpx(error: Exception) -> Exception:
+    """Return httpx's exception for one of httpx2's, which has the same name."""
+    names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "httpx2"]
+    kind = next((getattr(httpx, name) for name in names if hasattr(httpx, name)), None)
+    if kind is None:
+        return error
+    same: Exception = kind.__new__(kind, str(error))
+    same.__cause__ = error.__cause__
+    if hasattr(error, "_request"):
+        same._request = error._request  # type: ignore[attr-defined]  # noqa: SLF001
+    return same
+
+
 def sent_by(error: Exception, request: httpx.Request, progress: Progress) -> Sent:
     """Say whether the message was sent, for an error that came in place of a response."""
     if progress.sent is not None:
@@ -84,6 +104,7 @@ def open_failure(
         progress: How far it got.
         base_url: Where it went.
     """
+    error = as_httpx(error)
     sent = sent_by(error, request, progress)
     fate = _FATE[sent]
     because = str(error) or type(error).__name__
@@ -318,6 +339,7 @@ def body_failure(
         stall_timeout: Given where it is what ended the read, not the read's own timeout.
         is_json: The body is an answer in JSON, not a stream.
     """
+    error = as_httpx(error)
     if isinstance(error, httpx.TimeoutException) and stall_timeout is not None:
         return stalled(stall_timeout)
     because = str(error) or type(error).__name__

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import selectors
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import anyio
 import httpx
 from typing_extensions import Self, override
 from yarl import URL
@@ -22,6 +24,7 @@ from langchain_thinnest._http.environment import tls_context
 from langchain_thinnest._http.http11 import Selector
 from langchain_thinnest._http.progress import PROGRESS, Progress, Sent
 
+_AT_ONCE = 64 * 1024  # bytes that a socket takes without waiting
 _NO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # of aiohttp's own
 
 
@@ -46,9 +49,11 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
         timeouts = request.extensions["timeout"]
         progress: Progress = request.extensions.get(PROGRESS) or Progress()
         progress.sent = Sent.NO
+        self._networks = progress.networks
         if self._session is None:
             self._session = self._new_session()
-        with _as_httpx(progress):
+        answer: Any = None
+        with _as_httpx(progress), anyio.CancelScope() as scope:
             answer = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
@@ -59,17 +64,13 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=timeouts["connect"], sock_read=timeouts["read"]
                 ),
-                trace_request_ctx=progress,
+                trace_request_ctx=_Sending(progress, scope, timeouts),
             )
+        if answer is None:
+            raise httpx.WriteTimeout("the request was not taken in time")
+        progress.sent = Sent.YES
         self._answer = answer
-        # The public `connection` is gone where all of a small answer has arrived.
-        protocol: Any = answer._protocol  # noqa: SLF001
-        if protocol is not self._protocol and protocol.transport is not None:
-            self._protocol = protocol
-            progress.networks.append(_Network(protocol.transport))
-            self._selector = Selector()
-            sock = protocol.transport.get_extra_info("socket")
-            self._selector.register(sock, selectors.EVENT_READ)
+        _end_with_connection(answer.content, self._protocol.closed)
         return httpx.Response(
             answer.status,
             headers=list(answer.raw_headers),
@@ -81,7 +82,7 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
         )
 
     def _new_session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=1, ssl=self._tls, keepalive_timeout=60.0)
+        connector = _Connector(self._see, self._tls)
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_headers_sent)
         trace.on_request_chunk_sent.append(_body_sent)
@@ -91,6 +92,16 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
             auto_decompress=False,
             trace_configs=[trace],
         )
+
+    def _see(self, protocol: Any) -> None:
+        """Take the connection that a request goes out on."""
+        if protocol is self._protocol:
+            return
+        self._protocol = protocol
+        self._networks.append(_Network(protocol.transport))
+        self._selector = Selector()
+        sock = protocol.transport.get_extra_info("socket")
+        self._selector.register(sock, selectors.EVENT_READ)
 
     async def read(self, progress: Progress) -> bytes:
         """Read what there is of the body, at least a byte; empty at its end."""
@@ -145,14 +156,64 @@ class AsyncFastTransport(httpx.AsyncBaseTransport):
                 closing.close()
 
 
+# No twin: `fast.py` stands on another library.
+class _Connector(aiohttp.TCPConnector):
+    """Shows the connection that it gives to a request."""
+
+    def __init__(self, see: Callable[[Any], None], tls: Any) -> None:
+        super().__init__(limit=1, ssl=tls, keepalive_timeout=60.0)
+        self._see = see
+
+    @override
+    async def connect(self, *arguments: Any, **more: Any) -> Any:
+        connection = await super().connect(*arguments, **more)
+        self._see(connection.protocol)
+        return connection
+
+
+def _end_with_connection(content: aiohttp.StreamReader, closed: Any) -> None:
+    """Have a body fail where its connection is closed within it.
+
+    aiohttp closes the connection over a chunk that is none, and tells no reader of it.
+    """
+
+    def end(_: object = None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # or asyncio says that nobody looked at it
+        if not content.is_eof() and content.exception() is None:
+            error = aiohttp.ClientPayloadError("the connection was closed within the body")
+            content.set_exception(error)
+
+    if closed is None:  # the connection is gone by now
+        end()
+    else:
+        closed.add_done_callback(end)
+        content.on_eof(lambda: closed.remove_done_callback(end))
+
+
+@dataclass
+class _Sending:
+    """What aiohttp's reports of one request change."""
+
+    progress: Progress
+    scope: anyio.CancelScope
+    timeouts: dict[str, float | None]
+
+
 # No twin: aiohttp reports what a request does to async functions.
 async def _headers_sent(_: object, context: Any, __: object) -> None:
-    context.trace_request_ctx.sent = Sent.UNKNOWN
+    sending: _Sending = context.trace_request_ctx
+    sending.progress.sent = Sent.UNKNOWN
+    # aiohttp has no limit for a write. A read that takes too long ends before this.
+    write, read = sending.timeouts["write"], sending.timeouts["read"]
+    if write is not None and read is not None:
+        sending.scope.deadline = anyio.current_time() + write + read
 
 
 # No twin: see `_headers_sent`.
-async def _body_sent(_: object, context: Any, __: object) -> None:
-    context.trace_request_ctx.sent = Sent.YES
+async def _body_sent(_: object, context: Any, params: Any) -> None:
+    if len(params.chunk) <= _AT_ONCE:
+        context.trace_request_ctx.progress.sent = Sent.YES
 
 
 # No twin: `fast.py` has the socket itself.

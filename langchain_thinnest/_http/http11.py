@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import selectors
 import ssl
+import sys
 import time
-from functools import cache
 from typing import Any, Protocol
 
 _READ_BYTES = 64 * 1024
@@ -181,15 +181,14 @@ class _Rest:
         return None
 
 
-@cache
 def _failures() -> tuple[type[Exception], ...]:
     import h11
-    import httpcore
 
+    libraries = [it for name in ("httpcore", "httpcore2") if (it := sys.modules.get(name))]
     return (
-        httpcore.TimeoutException,
-        httpcore.NetworkError,
-        httpcore.ProtocolError,
+        *(library.TimeoutException for library in libraries),
+        *(library.NetworkError for library in libraries),
+        *(library.ProtocolError for library in libraries),
         h11.ProtocolError,
         ssl.SSLError,
         OSError,

@@ -22,11 +22,11 @@ from langchain_thinnest._http import http11
 from langchain_thinnest._http.admission import Lease
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.failures import (
-    FAILURES,
     JSON,
     answer_kind,
     body_failure,
     closed_early,
+    failures,
     stalled,
 )
 from langchain_thinnest._http.retries import rate_limit
@@ -87,7 +87,7 @@ class Response:
         # Without a Content-Encoding the stream's bytes are the body, and cheaper to come by.
         is_raw = "content-encoding" not in headers
         stream = response.stream
-        if isinstance(stream, httpx.SyncByteStream):
+        if hasattr(stream, "__iter__"):
             self._chunks = iter(stream) if is_raw else response.iter_bytes()
         else:
             self._achunks = aiter(stream) if is_raw else response.aiter_bytes()
@@ -115,7 +115,7 @@ class Response:
             if self._has_ended:
                 raise
             return self._end(closed_early(is_json=self.is_json))
-        except FAILURES as error:
+        except failures() as error:
             return self._end(self._failure(error))
         self.waited += time.monotonic() - began
         return data
@@ -133,7 +133,7 @@ class Response:
             if self._has_ended:
                 raise
             return self._end(closed_early(is_json=self.is_json))
-        except FAILURES as error:
+        except failures() as error:
             return self._end(self._failure(error))
         self.waited += time.monotonic() - began
         return data
@@ -194,7 +194,7 @@ class Response:
         import anyio
 
         if not self._has_ended and self._unread() is not None:
-            with contextlib.suppress(*FAILURES), anyio.move_on_after(_DRAIN_SECONDS):
+            with contextlib.suppress(*failures()), anyio.move_on_after(_DRAIN_SECONDS):
                 async for _ in self._achunks:
                     pass
 

@@ -1,17 +1,14 @@
 """The vendor's chat API on loopback, for the demo, the tests, and your own tests.
 
-    with ThinnestEmulator({"ag_echo": lambda message, session: message}) as emulator:
-        model = ChatThinnest(
-            agent_id="ag_echo", api_key=emulator.api_key, base_url=emulator.base_url
-        )
+    with ThinnestEmulator({"ag_1": ["Hello, ", "Ada."]}) as it:
+        model = ChatThinnest(model="ag_1", api_key=it.api_key, base_url=it.base_url)
 
 It needs the extra `emulator`. `langchain_thinnest.emulator.pytest` has a fixture.
 """
 
 try:
-    from langchain_thinnest.emulator.agents import Session
+    from langchain_thinnest.emulator.agents import Fault, Session
     from langchain_thinnest.emulator.demo import demo_agent
-    from langchain_thinnest.emulator.faults import Fault
     from langchain_thinnest.emulator.server import ThinnestEmulator
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]

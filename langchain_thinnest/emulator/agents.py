@@ -1,15 +1,17 @@
 """What answers a message: a script, a function, a LangChain runnable, or a LangGraph graph.
 
-Its answer becomes a stream of events: a string is a piece of text, a dictionary an event.
+Its answer becomes a stream of events, in which a `Fault` is what goes wrong on purpose: a
+string is a piece of text, a dictionary an event.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, count
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from langchain_core import messages as lc
@@ -17,16 +19,16 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-from langchain_thinnest.emulator.faults import Event
-
+_MESSAGE = "The emulator was told to fail"
+Event = dict[str, Any]
+Events = AsyncIterator[Event]
 Item = str | Event
 Agent = Callable[[str, "Session"], Any] | Runnable[Any, Any] | list[Any]
-"""A script, a function of the message and the session, or a runnable.
-
-A script is a list of items, which answers every message the same, or a list of such lists,
-which answers one message each, whatever their sessions. A function gives (returns, yields, or
-awaits) items. A chat model gets the session's messages, a graph `{"messages": [...]}`, and any
-other runnable the message; `config["configurable"]` has the `session_id`, and a `thread_id`.
+"""A script: a list of items, which answers every message the same, or a list of such lists,
+which answers one message each, whatever their sessions. Or a function of the message and the
+session, which gives (returns, yields, or awaits) items. Or a runnable: a chat model gets the
+session's messages, a graph `{"messages": [...]}`, and any other one the message;
+`config["configurable"]` has the `session_id`, and a `thread_id`.
 """
 
 
@@ -34,26 +36,25 @@ class Unanswered(LookupError):  # noqa: N818  # nothing is wrong with the agent
     """A message came for which there is no answer."""
 
 
-class Script:
-    """Answers with what a list says."""
+def scripted(script: list[Any]) -> Callable[[str, Session], list[Any]]:
+    """Make an agent that answers with what a list says."""
+    is_by_turn = bool(script) and all(isinstance(turn, list) for turn in script)
+    for item in chain(*script) if is_by_turn else script:
+        if not isinstance(item, str) and not (isinstance(item, dict) and "type" in item):
+            kinds = "strings and events (dictionaries with a type), or of such lists"
+            raise ValueError(f"A script is a list of {kinds}. This is neither: {item!r}")
+    turns = count()
 
-    def __init__(self, script: list[Any]) -> None:
-        self._by_turn = bool(script) and all(isinstance(turn, list) for turn in script)
-        for item in chain(*script) if self._by_turn else script:
-            if not isinstance(item, str) and not (isinstance(item, dict) and "type" in item):
-                kinds = "strings and events (dictionaries with a type), or of such lists"
-                raise ValueError(f"A script is a list of {kinds}. This is neither: {item!r}")
-        self._script, self._turns = script, count()
-
-    def __call__(self, message: str, session: Session) -> list[Any]:
-        """The next answer."""
-        turn, answers = next(self._turns), len(self._script)
-        if self._by_turn and turn >= answers:
-            asked = (
-                f"a script of {answers} answers, and this is message {turn + 1}: {message!r}"
+    def agent(message: str, session: Session) -> list[Any]:
+        turn = next(turns)
+        if is_by_turn and turn >= len(script):
+            raise Unanswered(
+                f"{session.agent_id} has a script of {len(script)} answers, and this is "
+                f"message {turn + 1}: {message!r}"
             )
-            raise Unanswered(f"{session.agent_id} has {asked}")
-        return self._script[turn] if self._by_turn else self._script
+        return script[turn] if is_by_turn else script
+
+    return agent
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Session:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-async def answer(agent: Agent, message: str, session: Session) -> AsyncIterator[Event]:
+async def answer(agent: Agent, message: str, session: Session) -> Events:
     """Run an agent, and give its answer as the contract's events; remember a whole turn."""
     text, done = "", None
     async for item in _items(agent, message, session):
@@ -121,51 +122,83 @@ async def _runnable_items(agent: Any, given: Any, config: Any) -> AsyncIterator[
         if kind == "on_tool_start":
             yield {"type": "tool_call", "name": event["name"], "args": data.get("input") or {}}
         elif kind == "on_tool_end":
-            yield _tool_result(event["name"], data.get("output"))
+            output = data.get("output")
+            result = output.content if isinstance(output, lc.BaseMessage) else output
+            yield {"type": "tool_result", "name": event["name"], "result": result}
         elif event["run_id"] == root and kind.endswith("_stream"):
             chunk = data.get("chunk")
-            if not isinstance(chunk, lc.BaseMessage):
-                chunk = lc.AIMessage("" if chunk is None else str(chunk))
-            # What the tools of a `ChatThinnest` do comes as tool runs already.
-            is_ours = chunk.response_metadata.get("model_provider") == "thinnest"
-            for item in _message_items(chunk):
-                if isinstance(item, str) or not is_ours:
-                    yield item
-
-
-def _message_items(message: Any) -> Iterable[Item]:
-    is_result = isinstance(message, lc.ToolMessage)
-    if is_result:
-        yield _tool_result(message.name, message)
-    for block in () if is_result else message.content_blocks:
-        if block["type"] == "text" and block["text"]:
-            yield block["text"]
-        elif block["type"] == "server_tool_call":
-            yield {"type": "tool_call", "name": block["name"], "args": block["args"]}
-        elif block["type"] == "server_tool_result":
-            yield _tool_result(block.get("extras", {}).get("name"), block.get("output"))
+            text = chunk.text if isinstance(chunk, lc.BaseMessage) else str(chunk or "")
+            if text:
+                yield text
 
 
 async def _graph_items(agent: Any, given: Any, config: Any) -> AsyncIterator[Item]:
-    """What is streamed or whole comes by `messages`; a streamed call is whole in `updates`."""
-    called: set[str | None] = set()  # the messages whose calls were given
-    modes = ["messages", "updates"]
-    async for mode, data in agent.astream(given, config, stream_mode=modes):
-        is_update = mode == "updates"
-        nodes = [node for node in (data or {}).values() if node] if is_update else []
-        added = [n["messages"] for n in nodes if isinstance(n, dict) and "messages" in n]
-        lists = [group if isinstance(group, list) else [group] for group in added]
-        for message in chain(*lists) if is_update else [data[0]]:
-            if not is_update and isinstance(message, lc.AIMessage | lc.ToolMessage):
-                for item in _message_items(message):
-                    yield item
-            is_whole = is_update or not isinstance(message, lc.AIMessageChunk)
-            if isinstance(message, lc.AIMessage) and is_whole and message.id not in called:
-                called.add(message.id)
-                for call in message.tool_calls:
+    """The text of a graph's messages as it is streamed, and calls once they are whole."""
+    begun: dict[str | None, lc.BaseMessageChunk] = {}
+    async for message, _ in agent.astream(given, config, stream_mode="messages"):
+        if isinstance(message, lc.ToolMessage):
+            name = message.name or "tool"
+            yield {"type": "tool_result", "name": name, "result": message.content}
+        elif isinstance(message, lc.AIMessage):
+            whole: Any = message
+            if message.text:
+                yield message.text
+            if isinstance(message, lc.AIMessageChunk):
+                whole = begun.get(message.id, lc.AIMessageChunk(content="")) + message
+                begun[message.id] = whole
+            if getattr(whole, "chunk_position", "last") == "last":
+                for call in whole.tool_calls:
                     yield {"type": "tool_call", "name": call["name"], "args": call["args"]}
 
 
-def _tool_result(name: str | None, output: Any) -> Event:
-    result = output.content if isinstance(output, lc.BaseMessage) else output
-    return {"type": "tool_result", "name": name or "tool", "result": result}
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong with one request: `emulator.fail_next(Fault.cut(after=3))`."""
+
+    kind: Literal["status", "cut", "stall", "error"]
+    after: int = 0
+    code: int = 0
+    seconds: float = 0.0
+    message: str = _MESSAGE
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def status(
+        cls,
+        code: int,
+        message: str = _MESSAGE,
+        *,
+        retry_after: float | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Fault:
+        """Refuse the request; `retry_after` is in seconds, or an HTTP date."""
+        asked = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        return cls("status", code=code, message=message, headers={**(headers or {}), **asked})
+
+    @classmethod
+    def cut(cls, *, after: int = 0) -> Fault:
+        """Close the connection in the middle of the answer, after some events."""
+        return cls("cut", after=after)
+
+    @classmethod
+    def stall(cls, seconds: float, *, after: int = 0) -> Fault:
+        """Send nothing for some seconds, after some events, and go on."""
+        return cls("stall", after=after, seconds=seconds)
+
+    @classmethod
+    def error(cls, message: str = _MESSAGE, *, after: int = 0) -> Fault:
+        """Send an `error` event in place of the rest of the answer, after some events."""
+        return cls("error", after=after, message=message)
+
+    async def spoil(self, events: Events) -> Events:
+        """Give events until something goes wrong."""
+        left = self.after
+        async for event in events:
+            if left == 0 and self.kind == "cut":
+                raise ConnectionAbortedError  # for which the server closes the connection
+            if left == 0 and self.kind == "error":
+                yield {"type": "error", "message": self.message}
+                return
+            await asyncio.sleep(self.seconds if left == 0 else 0)
+            yield event
+            left -= 1

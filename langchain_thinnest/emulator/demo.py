@@ -24,6 +24,7 @@ _SIGNATURE = (
 _EXPRESSION = re.compile(r"(?<![\w.])[-(\d.][\d\s.,+\-*/%^\u00d7\u00f7()]*[\d)](?!\w)")
 _OPERATOR = re.compile(r"[\d)]\s*[-+*/%^\u00d7\u00f7]")
 _PYTHON = str.maketrans({"^": "**", "\u00d7": "*", "\u00f7": "/", ",": None})
+_words = re.compile(r"\s*\S+\s*$|\s*\S+").findall  # pieces as a model would stream them
 _NAME = re.compile(r"\bmy name is ([^\W\d_][\w'-]*)", re.IGNORECASE)
 _STOP_WORDS = re.compile(
     r"\b(?:a|about|an|and|are|as|by|can|could|did|do|does|for|hello|hi|how|i|in|is|it|me|my|of|on"
@@ -72,11 +73,6 @@ def _use(tool: Callable[..., Any], **args: str) -> Generator[Item, None, Any]:
     result = tool(**args)
     yield {"type": "tool_result", "name": tool.__name__, "result": result}
     return result
-
-
-def _words(text: str) -> Iterator[str]:
-    """A text in pieces of a word each, as a model would stream it."""
-    yield from re.findall(r"\s*\S+\s*$|\s*\S+", text)
 
 
 def calculator(expression: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import Session, ThinnestEmulator
-from langchain_thinnest.emulator.agents import Script, Unanswered
+from langchain_thinnest.emulator.agents import Unanswered, scripted
 
 try:
     import pytest
@@ -14,21 +15,16 @@ except ModuleNotFoundError as error:
     message = "The fixture needs pytest, which is not installed: pip install pytest"
     raise ImportError(message) from error
 
-if TYPE_CHECKING:
-    from langchain_thinnest import ChatThinnest
-
 
 class ScriptedThinnest(ThinnestEmulator):
     """What the fixture gives: an emulator, with `requests`, `fail_next`, `agents` and all."""
 
     def answers(self, *script: Any, agent_id: str = "*") -> None:
         """Say what an agent answers, as a script; by default, all that are given nothing."""
-        self.agents[agent_id] = Script(list(script))
+        self.agents[agent_id] = scripted(list(script))
 
     def model(self, agent_id: str = "ag_test", **fields: Any) -> ChatThinnest:
         """A model that asks here."""
-        from langchain_thinnest import ChatThinnest
-
         given = {"api_key": self.api_key, "base_url": self.base_url, **fields}
         return ChatThinnest(agent_id=agent_id, **given)
 

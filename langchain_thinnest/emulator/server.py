@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -14,24 +16,22 @@ from typing import Any
 from uuid import uuid4
 
 import uvicorn
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typing_extensions import NotRequired, Self, TypedDict
 
-from langchain_thinnest.emulator.agents import Agent, Script, Session, answer
+from langchain_thinnest.emulator.agents import Agent, Events, Fault, Session, answer, scripted
 from langchain_thinnest.emulator.demo import demo_agent
-from langchain_thinnest.emulator.faults import Cut, Event, Fault, Limits
 
 DEMO_AGENT_ID = "ag_demo"
-CONTRACT, ACCOUNT, AGENT = "/chat/stream", "/chat", "/v1/agents/{agent_id}/chat"
+CONTRACT = "/chat/stream"
+PATHS = (CONTRACT, "/chat", "/v1/agents/{agent_id}/chat")
 
 
 class _Body(TypedDict):
-    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
-
     agent_id: str
     message: str
     session_id: NotRequired[str]
@@ -39,7 +39,7 @@ class _Body(TypedDict):
     stream: NotRequired[bool]
 
 
-_BODY = TypeAdapter(_Body)
+_JSON, _BODY = TypeAdapter(Any), TypeAdapter(_Body)
 _json = partial(json.dumps, ensure_ascii=False, default=str)
 
 
@@ -50,35 +50,17 @@ class Received(dict[str, Any]):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which ends when it is told to.
-
-    uvicorn itself looks every 0.1 s whether it should, and sleeps for 0.1 s before it cuts
-    what is open. Each test with an emulator of its own would wait for both.
-    """
-
-    _loop: asyncio.AbstractEventLoop | None = None
-
-    def end(self) -> None:
-        self.should_exit = True
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._ended.set)
+    """uvicorn's server, but it does not sleep for 0.1 s twice before it ends."""
 
     async def main_loop(self) -> None:
-        self._ended = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        ticks = 0
-        while not await self.on_tick(ticks):  # which renews the header `Date`
-            ticks += 1
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), 0.1)
+        while not await self.on_tick(0):  # noqa: ASYNC110  # the tick that renews `Date`
+            await asyncio.sleep(0.005)
 
     async def shutdown(self, sockets: Any = None) -> None:  # noqa: ARG002
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            connection.shutdown()
-        # asyncio cancels the tasks of what is open, and waits for them.
+            connection.shutdown()  # asyncio cancels its task, and waits for it
 
 
 class ThinnestEmulator:
@@ -127,8 +109,10 @@ class ThinnestEmulator:
         self.errors: list[Exception] = []
         self._keys: dict[str, str | None] = {**dict.fromkeys(api_keys), **(agent_keys or {})}
         self.api_key = next(iter(self._keys))
-        self._limits = Limits(requests_per_window, window_seconds, max_connections)
+        self._limits = requests_per_window, window_seconds, max_connections
         self._send_retry_after = send_retry_after
+        self._windows: dict[str, tuple[float, int]] = {}  # key → (its end, requests in it)
+        self._open: Counter[str] = Counter()  # streams by key
         self._siblings_stream = siblings_stream
         self._end = "\n\n" if blank_lines else "\n"
         self._faults: deque[Fault] = deque()
@@ -156,9 +140,8 @@ class ThinnestEmulator:
         # asyncio sets this for protocol 6 only, and `create_server` leaves it 0. What is
         # accepted inherits it.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        paths = (CONTRACT, ACCOUNT, AGENT)
         app = Starlette(
-            routes=[Route(path, self._chat, methods=["POST"]) for path in paths],
+            routes=[Route(path, self._chat, methods=["POST"]) for path in PATHS],
             exception_handlers={404: _not_found, 405: _not_found},
         )
         quiet: Any = {"log_config": None, "log_level": "critical", "server_header": False}
@@ -167,7 +150,7 @@ class ThinnestEmulator:
         thread = threading.Thread(target=server.run, args=([self._socket],), daemon=True)
         self._ending.callback(self._socket.close)
         self._ending.callback(thread.join)
-        self._ending.callback(server.end)
+        self._ending.callback(setattr, server, "should_exit", True)
         thread.start()
         while thread.is_alive() and not server.started:
             thread.join(0.005)
@@ -186,7 +169,7 @@ class ThinnestEmulator:
     def _agent(self, agent_id: str) -> Agent:
         name = agent_id if agent_id in self.agents else "*"
         if isinstance(agent := self.agents[name], list):
-            agent = self.agents[name] = Script(agent)
+            agent = self.agents[name] = scripted(agent)
         return agent
 
     async def _chat(self, request: Request) -> Response:
@@ -197,14 +180,10 @@ class ThinnestEmulator:
             return _refuse(401, "Missing or invalid authentication")
         if of_agent not in (None, request.path_params.get("agent_id")):
             return _refuse(403, "This key is another agent's")
-        with suppress(ClientDisconnect):  # nothing below waits: what is counted stays true
-            return self._respond(request, await request.body(), key)
-        return Response()  # which nobody reads
+        return self._respond(request, await request.body(), key)  # which waits for nothing
 
     def _respond(self, request: Request, body: bytes, key: str) -> Response:
-        refused, headers = self._limits.take(key)
-        if not self._send_retry_after:
-            headers.pop("Retry-After", None)
+        refused, headers = self._take(key)
         if refused:
             self.refused += 1
             return _refuse(429, refused, headers)
@@ -226,18 +205,38 @@ class ThinnestEmulator:
         kind, written = "text/event-stream", _as_stream(events, sibling, self._end)
         if sibling and not (asked.get("stream") and self._siblings_stream):
             kind, written = "application/json", _as_json(events, sibling)
-        self._limits.open[key] += 1
-        headers = {"Cache-Control": "no-cache", **headers}
+        self._open[key] += 1
         return StreamingResponse(self._counted(written, key), 200, headers, kind)
+
+    def _take(self, key: str) -> tuple[str, dict[str, str]]:
+        """Count a request. Gives why it is refused, if it is, and the headers that tell."""
+        most, seconds, most_open = self._limits
+        now = time.time()
+        end, used = self._windows.get(key, (0.0, 0))
+        if now >= end:
+            end, used = now + seconds, 0
+        is_full = most is not None and used >= most
+        is_busy = most_open is not None and self._open[key] >= most_open
+        used += not (is_full or is_busy)
+        self._windows[key] = end, used
+        headers = {"Cache-Control": "no-cache"}
+        if is_full and self._send_retry_after:
+            headers["Retry-After"] = str(max(1, math.ceil(end - now)))
+        if most is not None:
+            headers["X-RateLimit-Limit"] = str(most)
+            headers["X-RateLimit-Remaining"] = str(most - used)
+            headers["X-RateLimit-Reset"] = str(math.ceil(end))
+        refused = "Too many concurrent connections" if is_busy else ""
+        return "Rate limit exceeded" if is_full else refused, headers
 
     async def _counted(self, pieces: AsyncIterator[str], key: str) -> AsyncIterator[str]:
         try:
             async for piece in pieces:
                 yield piece
         finally:
-            self._limits.open[key] -= 1
+            self._open[key] -= 1
 
-    async def _events(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, asked: dict[str, Any]) -> Events:
         agent_id, session_id = asked["agent_id"], asked.get("session_id")
         session = Session(session_id, agent_id)
         if session_id is not None:
@@ -251,22 +250,18 @@ class ThinnestEmulator:
             yield {"type": "error", "message": f"{type(error).__name__}: {error}"}
 
 
-def _read(body: bytes, in_path: Mapping[str, str]) -> tuple[Any, list[Event]]:
+def _read(body: bytes, in_path: Mapping[str, str]) -> tuple[Any, list[Any]]:
     """What is asked, and what is wrong with it, as FastAPI and so the vendor would say it."""
     try:
-        asked = json.loads(body)
+        asked = _JSON.validate_json(body)
         asked = {**asked, **in_path} if isinstance(asked, dict) else asked
-        return _BODY.validate_python(asked), []
+        return _BODY.validate_python(asked, strict=True), []
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         return None, [{**problem, "loc": ["body", *problem["loc"]]} for problem in found]
-    except ValueError:
-        return None, [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]
 
 
-async def _as_stream(
-    events: AsyncIterator[Event], sibling: str | None, end: str
-) -> AsyncIterator[str]:
+async def _as_stream(events: Events, sibling: str | None, end: str) -> AsyncIterator[str]:
     """An answer as the contract streams it, or as the other endpoints do, with a session."""
     async for event in events:
         told = event
@@ -278,29 +273,25 @@ async def _as_stream(
         yield f"data: {_json(told)}{end}"
 
 
-async def _as_json(events: AsyncIterator[Event], session_id: str | None) -> AsyncIterator[str]:
-    """A whole answer as one JSON object; of an answer that is cut, the first half."""
-    calls: list[Event] = []
-    answer: Event = {"response": "", "session_id": session_id, "tool_calls": calls}
-    try:
-        async for event in events:
-            if event["type"] == "text":
-                answer["response"] += event["content"]
-            elif event["type"] == "tool_call":
-                calls.append({"name": event["name"], "args": event["args"]})
-            elif event["type"] == "tool_result":  # answers calls by name, the first one first
-                name = event["name"]
-                waiting = (c for c in calls if c["name"] == name and "result" not in c)
-                if (call := next(waiting, None)) is None:
-                    calls.append(call := {"name": name, "args": {}})
-                call["result"] = event["result"]
-            elif event["type"] == "done":
-                answer["usage"] = event.get("usage")
-            elif event["type"] == "error":
-                answer = {"success": False, "error": event["message"]}
-    except Cut:
-        yield _json(answer)[: len(_json(answer)) // 2]
-        raise
+async def _as_json(events: Events, session_id: str | None) -> AsyncIterator[str]:
+    """A whole answer as one JSON object; nothing of one that is cut."""
+    calls: list[dict[str, Any]] = []
+    answer: dict[str, Any] = {"response": "", "session_id": session_id, "tool_calls": calls}
+    async for event in events:
+        if event["type"] == "text":
+            answer["response"] += event["content"]
+        elif event["type"] == "tool_call":
+            calls.append({"name": event["name"], "args": event["args"]})
+        elif event["type"] == "tool_result":  # answers calls by name, the first one first
+            name = event["name"]
+            waiting = (c for c in calls if c["name"] == name and "result" not in c)
+            if (call := next(waiting, None)) is None:
+                calls.append(call := {"name": name, "args": {}})
+            call["result"] = event["result"]
+        elif event["type"] == "done":
+            answer["usage"] = event.get("usage")
+        elif event["type"] == "error":
+            answer = {"success": False, "error": event["message"]}
     yield _json(answer)
 
 
