@@ -38,8 +38,8 @@ test: .venv/test
 test-random:
 	$(MAKE) test ORDER=
 
-# Those that open no socket.
-UNIT = .venv/bin/python -m pytest unit_tests $(ORDER) $(SIDE_BY_SIDE)
+# Those that open no socket. They wait for nothing, so a process to a core is enough.
+UNIT = .venv/bin/python -m pytest unit_tests $(ORDER) $(SIDE_BY_SIDE) -n auto
 
 unit: .venv/test
 	$(UNIT) $(PYTEST_ARGS)
