@@ -27,7 +27,7 @@ ORDER ?= -p no:randomly
 # chooses none.
 define pytest
 	$(1) -m pytest $(ORDER) $(SIDE_BY_SIDE) -m "not alone" $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
-	$(1) -m pytest $(ORDER) --benchmark-disable -m alone $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
+	$(1) -m pytest $(ORDER) -m alone $(2) $(or $(PYTEST_ARGS),integration_tests) || [ $$? = 5 ]
 endef
 # Each process needs the compiled tests: let Python keep them.
 test unit test-random test-lowest test-fast unit-coverage coverage: export PYTHONDONTWRITEBYTECODE =
@@ -38,8 +38,8 @@ test: .venv/test
 test-random:
 	$(MAKE) test ORDER=
 
-# Those that open no socket.
-UNIT = .venv/bin/python -m pytest unit_tests $(ORDER) $(SIDE_BY_SIDE)
+# Those that open no socket. They wait for nothing, so a process to a core is enough.
+UNIT = .venv/bin/python -m pytest unit_tests $(ORDER) $(SIDE_BY_SIDE) -n auto
 
 unit: .venv/test
 	$(UNIT) $(PYTEST_ARGS)

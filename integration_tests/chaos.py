@@ -66,7 +66,7 @@ from langchain_thinnest import (
 MAX_EVENT_BYTES = 4096
 MAX_RETRIES = 2
 FOREVER = Wait(30.0)  # longer than any client waits
-IMPATIENT, PATIENT = 0.3, 30.0  # seconds of a read
+IMPATIENT, PATIENT = 1.0, 30.0  # seconds of a read; the machine is busy
 SYNC_LANES, ASYNC_LANES, TASKS = 6, 2, 10
 MOST_IDLE = 20  # connections that wait for the next call
 TURNS_PER_LOOP = 200

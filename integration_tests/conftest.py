@@ -18,6 +18,8 @@ from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
 from unit_tests.contract import EVENTS
 
 KEY = "ak_0123456789abcdef"
+EXAMPLES_IMPORT = ["langchain_thinnest.chat_models", "langchain_thinnest.emulator"]
+EXAMPLES_IMPORT += ["anyio._backends._asyncio"]
 Make = Callable[..., ChatThinnest]
 
 
@@ -33,7 +35,7 @@ def echo_agent(message: str, session: Any) -> Any:
 
 # The files that take longest begin first, so that none is left alone at the end.
 LONGEST = ["faults", "demo", "limits_in_processes", "notebooks", "lifetime", "limits"]
-LONGEST += ["cancellation", "errors", "web_server"]
+LONGEST += ["cancellation", "errors", "web_server", "chaos", "hover"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -116,9 +118,7 @@ def in_a_process() -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="session")
 def strict_python() -> Iterator[Warm | Cold]:
     """Runs code for which a warning is an error, as a test of an example does."""
-    modules = ["langchain_thinnest.chat_models", "langchain_thinnest.emulator"]
-    modules += ["langchain_thinnest.agents", "langchain.agents"]
-    python = warmed_up(*modules, "anyio._backends._asyncio", flags=["-W", "error"])
+    python = warmed_up(*EXAMPLES_IMPORT, flags=["-W", "error"])
     yield python
     python.close()
 

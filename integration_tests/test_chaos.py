@@ -5,15 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from integration_tests import chaos
 
 TURNS = 1500  # `make chaos` takes 20,000
 SEED = 7
 
 
-@pytest.mark.alone  # it takes all cores
 def test_whatever_the_server_does_each_caller_sees_what_happened() -> None:
     command = [sys.executable, "-W", "error::ResourceWarning", "-m", "integration_tests.chaos"]
     ran = subprocess.run(

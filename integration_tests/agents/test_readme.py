@@ -7,13 +7,15 @@ three variables that `python -m langchain_thinnest.emulator` says to set.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
 
-from integration_tests.warm import Cold, Warm
+from integration_tests.conftest import EXAMPLES_IMPORT
+from integration_tests.warm import Cold, Warm, warmed_up
 from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import ThinnestEmulator
 
@@ -54,6 +56,15 @@ SHOWS: dict[str, list[str]] = {
         "Tool Message",
     ],
 }
+
+
+@pytest.fixture(scope="module")
+def strict_python() -> Iterator[Warm | Cold]:
+    """Runs code for which a warning is an error."""
+    agents = ["langchain_thinnest.agents", "langchain.agents"]
+    python = warmed_up(*EXAMPLES_IMPORT, *agents, flags=["-W", "error"])
+    yield python
+    python.close()
 
 
 def examples(page: Path) -> list[str]:
