@@ -40,7 +40,7 @@ def main() -> None:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         sys.exit(
             f"The benchmarks also need {', '.join(missing)}, of the dependency group `bench`: "
-            "use `make bench`, or `pip install --group bench`."
+            "use `make bench`, or `pip install -e . --group bench`."
         )
     from benchmarks.figures import Run
     from benchmarks.report import tables, write_readme, write_results
