@@ -14,13 +14,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NEEDED = ("httpx_sse", "langchain_mistralai", "langchain_openai", "matplotlib")
+NEEDED = (
+    "aiohttp",
+    "httpx_sse",
+    "langchain_mistralai",
+    "langchain_openai",
+    "langgraph",
+    "matplotlib",
+)
 TOLD = (
     "langchain-core",
+    "langgraph",
     "langchain-openai",
     "openai",
     "langchain-mistralai",
     "httpx",
+    "aiohttp",
     "httpx-sse",
     "pydantic",
 )
@@ -31,9 +40,10 @@ def main() -> None:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         sys.exit(
             f"The benchmarks also need {', '.join(missing)}, of the dependency group `bench`: "
-            "use `make bench`, or `pip install --group bench`."
+            "use `make bench`, or `pip install -e . --group bench`."
         )
-    from benchmarks.report import Run, tables, write_readme, write_results
+    from benchmarks.figures import Run
+    from benchmarks.report import tables, write_readme, write_results
 
     runs: list[Run] = []
     for number in range(arguments.runs):

@@ -7,6 +7,7 @@
 | `httpx-sse` | the usual library for event streams, and its `json()` |
 | `floor` | a LangChain model that makes its chunks from nothing: no request, no bytes |
 | `ChatThinnest` | this package |
+| `ChatThinnest, fast` | the same with `transport="fast"`: `http.client`, async aiohttp |
 | `ChatMistralAI`, `ChatOpenAI` | the others, each asked in its own dialect by its own path |
 
 "Nothing" is to be had for `invoke` too: the floor's message is made at once.
@@ -35,6 +36,11 @@ QUESTION = "What is machine learning?"
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 
 
+Moments = tuple[float, float]
+"""When the call was made and when its first piece was in the caller's hands, in seconds of the
+clock that all processes share."""
+
+
 class Contestant:
     """One way to read an answer. Names of answers are those of `server.bench_name`."""
 
@@ -57,11 +63,11 @@ class Contestant:
     async def ainvoke(self, answer: str) -> object:
         raise NotImplementedError
 
-    def first(self, answer: str) -> float:
-        """Seconds from the call to the first piece; the answer is then read to its end."""
+    def first(self, answer: str) -> Moments:
+        """Time the first piece; the answer is then read to its end."""
         raise NotImplementedError
 
-    async def afirst(self, answer: str) -> float:
+    async def afirst(self, answer: str) -> Moments:
         raise NotImplementedError
 
     async def park(self, answer: str) -> object:
@@ -119,25 +125,25 @@ class _Httpx(Contestant):
     def whole(self, pieces: list[Any]) -> object:
         return "".join(pieces)
 
-    def first(self, answer: str) -> float:
+    def first(self, answer: str) -> Moments:
         begin = time.perf_counter()
         with self._client.stream(**self.request(answer)) as response:
             pieces = self.pieces(response)
             next(pieces)
-            seconds = time.perf_counter() - begin
+            came = time.perf_counter()
             for _ in pieces:
                 pass
-        return seconds
+        return begin, came
 
-    async def afirst(self, answer: str) -> float:
+    async def afirst(self, answer: str) -> Moments:
         begin = time.perf_counter()
         async with self._async_client.stream(**self.request(answer)) as response:
             pieces = self.apieces(response)
             await pieces.__anext__()
-            seconds = time.perf_counter() - begin
+            came = time.perf_counter()
             async for _ in pieces:
                 pass
-        return seconds
+        return begin, came
 
     async def park(self, answer: str) -> object:
         context = self._async_client.stream(**self.request(answer))
@@ -254,25 +260,25 @@ class _LangChain(Contestant):
     async def ainvoke(self, answer: str) -> object:
         return await self.model(answer).ainvoke(QUESTION)
 
-    def first(self, answer: str) -> float:
+    def first(self, answer: str) -> Moments:
         model = self.model(answer)
         begin = time.perf_counter()
         chunks = model.stream(QUESTION)
         next(chunks)
-        seconds = time.perf_counter() - begin
+        came = time.perf_counter()
         for _ in chunks:
             pass
-        return seconds
+        return begin, came
 
-    async def afirst(self, answer: str) -> float:
+    async def afirst(self, answer: str) -> Moments:
         model = self.model(answer)
         begin = time.perf_counter()
         chunks = model.astream(QUESTION)
         await chunks.__anext__()
-        seconds = time.perf_counter() - begin
+        came = time.perf_counter()
         async for _ in chunks:
             pass
-        return seconds
+        return begin, came
 
     async def park(self, answer: str) -> object:
         chunks = self.model(answer).astream(QUESTION)
@@ -319,6 +325,26 @@ class FloorModel(BaseChatModel):
         for _ in range(events):
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
 
+    def _stream_chat_model_events(self, *_: Any, **__: Any) -> Iterator[Any]:
+        yield from self._events()
+
+    async def _astream_chat_model_events(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+        for event in self._events():
+            yield event
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        """The protocol's events of an answer that is one block of text."""
+        events, text = self.size
+        yield {"event": "message-start", "role": "ai", "metadata": {}}
+        block = {"type": "text", "text": ""}
+        yield {"event": "content-block-start", "index": 0, "content": block}
+        for _ in range(events):
+            delta = {"type": "text-delta", "text": text}
+            yield {"event": "content-block-delta", "index": 0, "delta": delta}
+        block = {"type": "text", "text": text * events}
+        yield {"event": "content-block-finish", "index": 0, "content": block}
+        yield {"event": "message-finish", "metadata": {}}
+
 
 class Floor(_LangChain):
     """LangChain alone."""
@@ -334,10 +360,19 @@ class Thinnest(_LangChain):
 
     name = "ChatThinnest"
 
-    def make(self, answer: str) -> BaseChatModel:
+    def make(self, answer: str, **fields: Any) -> BaseChatModel:
         from langchain_thinnest import ChatThinnest
 
-        return ChatThinnest(agent_id=answer, api_key=KEY, base_url=self.url)
+        return ChatThinnest(agent_id=answer, api_key=KEY, base_url=self.url, **fields)
+
+
+class ThinnestFast(Thinnest):
+    """This package, over the standard library's `http.client`, and aiohttp for async calls."""
+
+    name = "ChatThinnest, fast"
+
+    def make(self, answer: str, **fields: Any) -> BaseChatModel:
+        return super().make(answer, transport="fast", **fields)
 
 
 class OpenAI(_LangChain):
@@ -368,7 +403,16 @@ class Mistral(_LangChain):
 
 ALL: dict[str, type[Contestant]] = {
     kind.name: kind
-    for kind in (RawHttpx, VendorLoop, HttpxSSE, Floor, Thinnest, Mistral, OpenAI)
+    for kind in (
+        RawHttpx,
+        VendorLoop,
+        HttpxSSE,
+        Floor,
+        Thinnest,
+        ThinnestFast,
+        Mistral,
+        OpenAI,
+    )
 }
 
 
@@ -376,7 +420,11 @@ def check(contestants: dict[str, Contestant]) -> None:
     """See that each contestant reads the whole answer, before any is timed."""
     for name, contestant in contestants.items():
         text = contestant.text(bench_name(3))
-        numbers = (0, 0, 0) if name == Floor.name else (0, 1, 2)
-        expected = "".join(map(text_of, numbers))
-        if text != expected:
+        if text != whole_text(name):
             raise AssertionError(f"{name} read {text!r}")
+
+
+def whole_text(name: str) -> str:
+    """What a contestant has to read of an answer of three events."""
+    numbers = (0, 0, 0) if name == Floor.name else (0, 1, 2)
+    return "".join(map(text_of, numbers))

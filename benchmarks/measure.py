@@ -12,28 +12,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
+import http.client
 import json
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.clients import ALL, Contestant, check
-from benchmarks.probes import import_seconds, memory_bytes
-from benchmarks.server import bench_name
+from langchain_core._api.beta_decorator import LangChainBetaWarning
+from langchain_core.language_models import BaseChatModel
 
-RAW, VENDOR, SSE, FLOOR, OURS, MISTRAL, OPENAI = ALL
-MODELS = (FLOOR, OURS, MISTRAL, OPENAI)
+from benchmarks.clients import ALL, Contestant, check, whole_text
+from benchmarks.paths import PATHS, check_paths
+from benchmarks.probes import import_seconds, memory_bytes
+from benchmarks.server import allow_descriptors, bench_name
+from benchmarks.timing import Rounds, Step, collector, in_turn, repeat, scaled, timed
+
+RAW, VENDOR, SSE, FLOOR, OURS, FAST, MISTRAL, OPENAI = ALL
+MODELS = (FLOOR, OURS, FAST, MISTRAL, OPENAI)
+WALKERS = (FLOOR, OURS, FAST)  # of the paths
 WAYS = ("stream", "invoke", "astream", "ainvoke")
 IMPORTS = {
     "BaseChatModel and httpx": (
         "from langchain_core.language_models import BaseChatModel; import httpx"
     ),
+    "langchain_core.language_models": "import langchain_core.language_models",
     "langchain_thinnest": "import langchain_thinnest",
     OURS: "from langchain_thinnest import ChatThinnest",
     MISTRAL: "from langchain_mistralai import ChatMistralAI",
@@ -42,10 +51,6 @@ IMPORTS = {
 GROWTH = (100, 1_000, 10_000, 100_000)
 # The same text in few events and in many, and twice the text: (events, characters of each).
 SIZES = {"few events": (500, 400), "many events": (25_000, 8), "twice": (50_000, 8)}
-
-Rounds = dict[str, list[float]]
-Step = Callable[[], float]
-"""Does something once and says what it took."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,16 @@ class Scale:
     many_events: int = 120  # of each of many streams
     rounds_growth: int = 2
     rounds_import: int = 5
-    rounds_small: int = 4
+    rounds_small: int = 7
+    rounds_paths: int = 7
     rounds_construct: int = 41
     events: int = 5_000
+    path_events: int = 3_000
     growth: Sequence[int] = GROWTH
-    first: int = 25
+    first: int = 75
     answers: int = 100
     parked: int = 60  # fewer than the connections that ChatMistralAI's pool has
+    many_parked: int = 1_000
     sizes: tuple[str, ...] = tuple(SIZES)
 
 
@@ -76,38 +84,16 @@ QUICK = Scale(
     rounds_growth=1,
     rounds_import=2,
     rounds_small=2,
+    rounds_paths=2,
     rounds_construct=7,
     events=500,
+    path_events=300,
     growth=GROWTH[:3],
     first=15,
     answers=40,
     parked=20,
+    many_parked=150,
 )
-
-
-def in_turn(steps: dict[str, Step], rounds: int) -> Rounds:
-    """Run the steps in turn, beginning with another one in every round."""
-    names = list(steps)
-    seen: Rounds = {name: [] for name in names}
-    for number in range(rounds):
-        gc.collect()
-        at = number % len(names)
-        for name in names[at:] + names[:at]:
-            seen[name].append(steps[name]())
-    return seen
-
-
-@contextlib.contextmanager
-def collector(*, on: bool) -> Iterator[None]:
-    """Set the garbage collector, and begin with nothing to collect where it is on."""
-    if on:
-        gc.collect()
-    else:
-        gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @dataclass
@@ -123,8 +109,10 @@ class Bench:
         self.contestants = {name: kind(self.url) for name, kind in ALL.items()}
 
     def run(self) -> dict[str, Any]:
-        check(self.contestants)
         scale = self.scale
+        check(self.contestants)
+        whole = {name: whole_text(name) for name in WALKERS}
+        check_paths(self._models(bench_name(3)), whole, self.loop)
         measures: dict[str, Callable[[], Any]] = {
             "import": self.imports,
             "construct": self.constructions,
@@ -138,13 +126,17 @@ class Bench:
             "50 streams": lambda: self.at_once(50),
             "500 streams": lambda: self.at_once(500),
             "500 streams, again": lambda: self.at_once(500, again=True),
-            "first token": self.first_tokens,
-            "first token, async": self.afirst_tokens,
+            "first token": lambda: self.first_tokens("first"),
+            "first token, async": lambda: self.first_tokens("afirst"),
+            "first chunk": lambda: self.first_chunks("first"),
+            "first chunk, async": lambda: self.first_chunks("afirst"),
             "growth": self.growth,
-            "small answers": self.small_answers,
-            "small answers, async": self.asmall_answers,
+            **{f"small, {way}": lambda way=way: self.small_answers(way) for way in WAYS},
+            "small, 10 astreams": self.small_answers_at_once,
             "connections": self.connections,
+            "paths": self.paths,
             "memory": self.memory,
+            "memory of many": self.memory_of_many,
             "memory of invoke": self.memory_of_invoke,
             "events per read": self.events_per_read,
             "server alone": self.server_alone,
@@ -181,27 +173,32 @@ class Bench:
 
         def step(name: str) -> Step:
             call = getattr(self.contestants[name], way)
-            if way.startswith("a"):
-                return lambda: self._arepeat(lambda: call(answer), calls, on=on)
-            return lambda: _repeat(lambda: call(answer), calls, on=on)
+            return self._step(way, lambda: call(answer), calls, on=on)
 
         steps = {name: step(name) for name in names}
         if not warm:
             for step_ in steps.values():
                 step_()
-        return _scaled(in_turn(steps, rounds), 1e6 / (events or self.scale.events) / calls)
+        return scaled(in_turn(steps, rounds), 1e6 / (events or self.scale.events) / calls)
+
+    def _step(
+        self, way: str, call: Callable[[], Any], calls: int = 1, *, on: bool = False
+    ) -> Step:
+        if way.startswith("a"):
+            return lambda: self._arepeat(call, calls, on=on)
+        return lambda: repeat(call, calls, on=on)
 
     def _arepeat(
-        self, call: Callable[[], Awaitable[object]], calls: int, *, on: bool
+        self, call: Callable[[], Awaitable[object]], calls: int, *, on: bool = False
     ) -> float:
-        async def repeat() -> float:
+        async def arepeat() -> float:
             with collector(on=on):
                 begin = time.perf_counter()
                 for _ in range(calls):
                     await call()
                 return time.perf_counter() - begin
 
-        return self.loop.run_until_complete(repeat())
+        return self.loop.run_until_complete(arepeat())
 
     def at_once(self, streams: int, *, again: bool = False) -> Rounds:
         """Many streams in one event loop.
@@ -234,12 +231,12 @@ class Bench:
             async def burst() -> None:
                 await asyncio.gather(*[astream(answer) for _ in range(streams)])
 
-            return lambda: self._arepeat(burst, 1, on=False)
+            return lambda: self._arepeat(burst, 1)
 
         rounds = self.scale.rounds if streams <= 50 else self.scale.rounds_many
-        seen = in_turn({name: own_loop(name) for name in (RAW, FLOOR, OURS)}, rounds)
+        seen = in_turn({name: own_loop(name) for name in (RAW, FLOOR, OURS, FAST)}, rounds)
         beside = in_turn({name: same_loop(name) for name in (MISTRAL, OPENAI)}, rounds // 3)
-        return _scaled({**seen, **beside}, 1e6 / streams / self.scale.many_events)
+        return scaled({**seen, **beside}, 1e6 / streams / self.scale.many_events)
 
     def growth(self) -> dict[str, dict[str, Rounds]]:
         """The cost of an event in short and in long answers."""
@@ -258,28 +255,73 @@ class Bench:
                         by_size[str(size)][name] += once[name]
         return seen
 
+    def paths(self) -> dict[str, Rounds]:
+        """The cost of an event on each path, and beside it raw httpx, which has but one."""
+        events = self.scale.path_events
+        answer = bench_name(events)
+        seen: dict[str, Rounds] = {}
+        for path in PATHS:
+            way = "astream" if path.is_async else "stream"
+            raw = getattr(self.contestants[RAW], way)
+            walks = {name: path.walk(model) for name, model in self._models(answer).items()}
+            calls = {RAW: partial(raw, answer), **walks}
+            steps = {name: self._step(way, call) for name, call in calls.items()}
+            in_turn(steps, 1)
+            rounds = in_turn(steps, self.scale.rounds_paths)
+            seen[path.name] = scaled(rounds, 1e6 / events)
+        return seen
+
+    def _models(self, answer: str) -> dict[str, BaseChatModel]:
+        """The models that walk the paths."""
+        contestants = {name: self.contestants[name] for name in WALKERS}
+        return {name: it.model(answer) for name, it in contestants.items()}  # type: ignore[attr-defined]
+
+    # --- to the first piece ---
+
+    def first_tokens(self, way: str) -> Rounds:
+        """Milliseconds from the call to the first piece; the connection is open already."""
+        seen = self._firsts(way, (RAW, *MODELS), lambda called: called)
+        return scaled(seen, 1e3)
+
+    def first_chunks(self, way: str) -> Rounds:
+        """Microseconds from the moment before the server's first byte to the first piece."""
+        names = (RAW, *(name for name in MODELS if name != FLOOR))
+        return scaled(self._firsts(way, names, lambda _: float(self._ask("/first-byte"))), 1e6)
+
+    def _firsts(
+        self, way: str, names: Sequence[str], begin: Callable[[float], float]
+    ) -> Rounds:
+        answer = bench_name(10, mode="hold")
+
+        def step(name: str) -> Step:
+            first = getattr(self.contestants[name], way)
+
+            def once() -> float:
+                moments = first(answer)
+                if way == "afirst":
+                    moments = self.loop.run_until_complete(moments)
+                called, came = moments
+                seconds = float(came - begin(called))
+                if seconds < 0:
+                    raise AssertionError("this process and the server's have other clocks")
+                return seconds
+
+            return lambda: timed(once)
+
+        steps = {name: step(name) for name in names}
+        in_turn(steps, 3)
+        return in_turn(steps, self.scale.first)
+
+    def _ask(self, path: str) -> bytes:
+        """Ask the server about itself."""
+        server = http.client.HTTPConnection(self.url.removeprefix("http://"))
+        server.request("GET", path)
+        try:
+            return server.getresponse().read()
+        finally:
+            server.close()
+
     # --- milliseconds ---
-
-    def first_tokens(self) -> Rounds:
-        """Milliseconds to the first piece, on a connection that is open already."""
-        answer = bench_name(10, mode="hold")
-        steps = {
-            name: lambda first=self.contestants[name].first: _timed(lambda: first(answer))
-            for name in (RAW, *MODELS)
-        }
-        in_turn(steps, 3)
-        return _scaled(in_turn(steps, self.scale.first), 1e3)
-
-    def afirst_tokens(self) -> Rounds:
-        answer = bench_name(10, mode="hold")
-        steps = {
-            name: lambda first=self.contestants[name].afirst: _timed(
-                lambda: self.loop.run_until_complete(first(answer))
-            )
-            for name in (RAW, *MODELS)
-        }
-        in_turn(steps, 3)
-        return _scaled(in_turn(steps, self.scale.first), 1e3)
 
     def constructions(self) -> Rounds:
         """Milliseconds to construct a model, once the first one was."""
@@ -287,11 +329,11 @@ class Bench:
 
         def step(name: str) -> Step:
             answer = bench_name(4)
-            return lambda: _repeat(lambda: makes[name](answer), 1, on=False)
+            return lambda: repeat(lambda: makes[name](answer), 1)
 
         steps = {name: step(name) for name in MODELS}
         in_turn(steps, 2)
-        return _scaled(in_turn(steps, self.scale.rounds_construct), 1e3)
+        return scaled(in_turn(steps, self.scale.rounds_construct), 1e3)
 
     def imports(self) -> Rounds:
         """Milliseconds to import, each in a fresh interpreter."""
@@ -300,22 +342,18 @@ class Bench:
             for name, statement in IMPORTS.items()
         }
         in_turn(steps, 1)  # the files come into the page cache, and the bytecode to disk
-        return _scaled(in_turn(steps, self.scale.rounds_import), 1e3)
+        return scaled(in_turn(steps, self.scale.rounds_import), 1e3)
 
-    def small_answers(self) -> Rounds:
-        """Microseconds per answer of five events, one after the other."""
-        answer, calls = bench_name(5), self.scale.answers
-        steps = {
-            name: lambda stream=self.contestants[name].stream: _repeat(
-                lambda: stream(answer), calls, on=False
-            )
-            for name in (RAW, *MODELS)
-        }
-        in_turn(steps, 1)
-        return _scaled(in_turn(steps, self.scale.rounds_small), 1e6 / calls)
+    # --- microseconds per answer of five events ---
 
-    def asmall_answers(self) -> Rounds:
-        """The same with ten streams at once."""
+    def small_answers(self, way: str) -> Rounds:
+        """One after the other."""
+        rounds, calls = self.scale.rounds_small, self.scale.answers
+        seen = self.way(way, rounds, events=5, calls=calls, names=(RAW, *MODELS))
+        return scaled(seen, 5)
+
+    def small_answers_at_once(self) -> Rounds:
+        """Ten streams at once."""
         answer, calls = bench_name(5), self.scale.answers // 10
 
         def step(name: str) -> Step:
@@ -328,37 +366,38 @@ class Bench:
             async def gather() -> None:
                 await asyncio.gather(*[one_after_the_other() for _ in range(10)])
 
-            return lambda: self._arepeat(gather, 1, on=False)
+            return lambda: self._arepeat(gather, 1)
 
         steps = {name: step(name) for name in (RAW, *MODELS)}
         in_turn(steps, 1)
-        return _scaled(in_turn(steps, self.scale.rounds_small), 1e6 / calls / 10)
+        return scaled(in_turn(steps, self.scale.rounds_small), 1e6 / calls / 10)
 
     # --- counts ---
 
     def connections(self) -> Rounds:
         """Connections that the server had to accept for fifty small answers in a row."""
         counts: Rounds = {}
-        for name in (RAW, OURS, MISTRAL, OPENAI):
+        for name in (RAW, OURS, FAST, MISTRAL, OPENAI):
             contestant = ALL[name](self.url)
-            self._count_connections()
+            self._ask("/connections")
             for _ in range(50):
                 contestant.stream(bench_name(5))
-            counts[name] = [self._count_connections()]
+            counts[name] = [float(self._ask("/connections"))]
             self.loop.run_until_complete(contestant.close())
         return counts
-
-    def _count_connections(self) -> float:
-        import httpx
-
-        with httpx.Client(trust_env=False) as client:
-            return float(client.get(f"{self.url}/connections").text)
 
     def memory(self) -> Rounds:
         """KiB that an open stream holds."""
         return {
             name: [memory_bytes("streams", self.url, name, self.scale.parked) / 1024]
             for name in (RAW, *MODELS)
+        }
+
+    def memory_of_many(self) -> Rounds:
+        """The same with so many open; the pools of the others hold fewer connections."""
+        return {
+            name: [memory_bytes("streams", self.url, name, self.scale.many_parked) / 1024]
+            for name in (RAW, OURS, FAST)
         }
 
     def memory_of_invoke(self) -> Rounds:
@@ -417,28 +456,8 @@ class Bench:
                 return seen
 
         size = empty()
-        steps = {"a bare socket": lambda: _repeat(lambda: empty(size), 1, on=False)}
-        return _scaled(in_turn(steps, self.scale.rounds), 1e6 / events)
-
-
-def _repeat(call: Callable[[], object], calls: int, *, on: bool) -> float:
-    with collector(on=on):
-        begin = time.perf_counter()
-        for _ in range(calls):
-            call()
-        return time.perf_counter() - begin
-
-
-def _timed(call: Step) -> float:
-    """For what times itself."""
-    with collector(on=False):
-        return call()
-
-
-def _scaled(seen: Rounds, factor: float) -> Rounds:
-    return {
-        name: [value * factor for value in values] for name, values in seen.items() if values
-    }
+        steps = {"a bare socket": lambda: repeat(lambda: empty(size), 1)}
+        return scaled(in_turn(steps, self.scale.rounds), 1e6 / events)
 
 
 @contextlib.contextmanager
@@ -465,6 +484,8 @@ def serving() -> Iterator[str]:
 
 def main() -> None:
     file, *flags = sys.argv[1:]
+    warnings.simplefilter("ignore", LangChainBetaWarning)  # of events v3
+    allow_descriptors()
     scale = QUICK if "--quick" in flags else Scale()
     with serving() as url:
         results = Bench(url, scale).run()

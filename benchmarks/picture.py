@@ -13,7 +13,9 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from benchmarks.figures import Run, figure, number, ratios
 from benchmarks.measure import (
+    FAST,
     FLOOR,
     MISTRAL,
     MODELS,
@@ -25,7 +27,8 @@ from benchmarks.measure import (
     VENDOR,
     WAYS,
 )
-from benchmarks.report import BASE_IMPORT, CONCURRENCY, Run, figure, number
+from benchmarks.report import CONCURRENCY
+from benchmarks.targets import BASE_IMPORT
 
 _COLORS = {
     RAW: "#8c8c8c",
@@ -33,6 +36,7 @@ _COLORS = {
     SSE: "#d0d0d0",
     FLOOR: "#5b8fb9",
     OURS: "#d1495b",
+    FAST: "#8f2d56",
     MISTRAL: "#edae49",
     OPENAI: "#6a994e",
     BASE_IMPORT: "#8c8c8c",
@@ -42,9 +46,10 @@ _COLORS = {
 def draw(runs: Sequence[Run], file: Path) -> None:
     """Draw all panels into a PNG."""
     plt.rcParams.update({"font.size": 8, "axes.titlesize": 9, "axes.titleweight": "bold"})
-    grid, axes = plt.subplots(4, 4, figsize=(15, 12.5), layout="constrained")
-    panels = iter(axes.flat)
-    readers = (RAW, VENDOR, SSE, FLOOR, OURS, MISTRAL, OPENAI)
+    grid = plt.figure(figsize=(15, 20), layout="constrained")
+    upper, lower = grid.subfigures(2, 1, height_ratios=(5, 1.7))
+    panels = iter(upper.subplots(5, 4).flat)
+    readers = (RAW, VENDOR, SSE, FLOOR, OURS, FAST, MISTRAL, OPENAI)
     some = (RAW, *MODELS)
     for way in WAYS:
         names = readers if "stream" in way else tuple(n for n in readers if n != FLOOR)
@@ -53,13 +58,18 @@ def draw(runs: Sequence[Run], file: Path) -> None:
         bars(next(panels), f"{measure}: µs per event", _values(runs, measure, some))
     for way in ("stream", "astream", "invoke"):
         lines(next(panels), f"µs per event, by length: {way}", runs, way)
-    first = _values(runs, "first token", some)
-    bars(next(panels), "first token: ms", first)
+    bars(next(panels), "first token after the call: ms", _values(runs, "first token", some))
     bars(
         next(panels),
-        "answers of five events: µs each",
-        _values(runs, "small answers", some),
+        "first piece after the first byte: µs",
+        _values(runs, "first chunk", tuple(n for n in some if n != FLOOR)),
     )
+    for way in WAYS:
+        bars(
+            next(panels),
+            f"{way}, five events in all: µs",
+            _values(runs, f"small, {way}", some),
+        )
     bars(
         next(panels),
         "import: ms",
@@ -69,7 +79,10 @@ def draw(runs: Sequence[Run], file: Path) -> None:
     bars(next(panels), "memory of an open stream: KiB", _values(runs, "memory", some))
     memory = _values(runs, "memory of invoke", tuple(SIZES))
     shown = {f"{n:,} x {chars}": memory[size] for size, (n, chars) in SIZES.items()}
-    bars(next(panels), "memory of invoke: bytes/character,\nby events x characters", shown)
+    bars(next(panels), "invoke: bytes/character,\nby events x characters", shown)
+    for panel, name in zip(lower.subplots(1, 2), (OURS, FAST), strict=True):
+        title = f"an event of {name} / (raw httpx + floor)"
+        bars(panel, title, _paths(runs, name), color=_COLORS[name])
     grid.suptitle(
         "Shorter is better. Loopback, one machine, collector off; 'floor' is LangChain with a "
         f"model that does nothing. Median of {len(runs)} run{'s' * (len(runs) > 1)}.",
@@ -79,7 +92,10 @@ def draw(runs: Sequence[Run], file: Path) -> None:
     plt.close(grid)
 
 
-def bars(axes: Axes, title: str, values: dict[str, tuple[float, float, float]]) -> None:
+Values = dict[str, tuple[float, float, float]]
+
+
+def bars(axes: Axes, title: str, values: Values, color: str = _COLORS[OURS]) -> None:
     """One bar for each name, with its spread."""
     names = list(values)
     middles = [values[name][0] for name in names]
@@ -91,7 +107,7 @@ def bars(axes: Axes, title: str, values: dict[str, tuple[float, float, float]]) 
         names,
         middles,
         xerr=spread,
-        color=[_COLORS.get(name, _COLORS[OURS]) for name in names],
+        color=[_COLORS.get(name, color) for name in names],
         error_kw={"elinewidth": 1, "ecolor": "#333333"},
     )
     for at, name in enumerate(names):
@@ -121,8 +137,19 @@ def lines(axes: Axes, title: str, runs: Sequence[Run], way: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _values(
-    runs: Sequence[Run], measure: str, names: Sequence[str]
-) -> dict[str, tuple[float, float, float]]:
+def _values(runs: Sequence[Run], measure: str, names: Sequence[str]) -> Values:
+    names = [name for name in names if name in runs[0][measure]]
     seen = {name: figure(runs, lambda run, name=name: run[measure][name]) for name in names}
     return {name: (it.value, it.low, it.high) for name, it in seen.items()}
+
+
+def _paths(runs: Sequence[Run], mine: str) -> Values:
+    def ratio(run: Run, path: str) -> list[float]:
+        seen = run["paths"][path]
+        return ratios(seen[mine], seen[RAW], seen[FLOOR])
+
+    seen = {
+        path: figure(runs, lambda run, path=path: ratio(run, path))
+        for path in runs[0]["paths"]
+    }
+    return {path: (it.value, it.low, it.high) for path, it in seen.items()}

@@ -15,9 +15,10 @@ import sys
 import tracemalloc
 from pathlib import Path
 
-from benchmarks.server import bench_name
+from benchmarks.server import allow_descriptors, bench_name
 
 _ROOT = Path(__file__).resolve().parent.parent
+_LONGEST = 300.0  # seconds, for a probe that hangs
 _IMPORT = """
 from time import perf_counter
 begin = perf_counter()
@@ -53,6 +54,7 @@ def _output(*arguments: str) -> str:
         cwd=_ROOT,
         env=environment(),
         check=True,
+        timeout=_LONGEST,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -98,6 +100,7 @@ def _invoke(url: str, name: str, events: int, chars: int) -> float:
 
 def main() -> None:
     what, url, name, *numbers = sys.argv[1:]
+    allow_descriptors()
     if what == "streams":
         print(asyncio.run(_streams(url, name, int(numbers[0]))), flush=True)
     else:

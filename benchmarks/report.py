@@ -1,21 +1,16 @@
-"""From the numbers of the runs to the tables, and the targets met or missed.
-
-A run's figure is the median of its rounds; a ratio is taken within each round first. What is
-told is the median of the runs, and from the lowest run to the highest. With a single run, the
-spread is that of its rounds, from the lower quartile to the upper.
-"""
+"""From the numbers of the runs to the tables of the README."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
+from benchmarks.figures import Run, figure, ratios
 from benchmarks.measure import (
+    FAST,
     FLOOR,
     IMPORTS,
     MISTRAL,
@@ -27,137 +22,12 @@ from benchmarks.measure import (
     SSE,
     VENDOR,
     WAYS,
-    Rounds,
 )
+from benchmarks.targets import TARGETS
+from benchmarks.timing import Rounds
 
-Run = dict[str, Any]
-BASE_IMPORT = next(iter(IMPORTS))
+SMALL = (*(f"small, {way}" for way in WAYS), "small, 10 astreams")
 CONCURRENCY = ("astream", "50 streams", "500 streams", "500 streams, again")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A median, and how far the numbers behind it lie apart."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
-
-
-def number(value: float) -> str:
-    """Three digits, more or less."""
-    size = abs(value)
-    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
-
-
-def figure(runs: Sequence[Run], rounds_of: Callable[[Run], list[float]]) -> Figure:
-    """The figure over all runs of what each run's rounds gave."""
-    by_run = [rounds_of(run) for run in runs]
-    if len(by_run) > 1:
-        medians = [median(rounds) for rounds in by_run]
-        return Figure(median(medians), min(medians), max(medians))
-    rounds = by_run[0]
-    low, _, high = quantiles(rounds, n=4) if len(rounds) > 1 else rounds * 3
-    return Figure(median(rounds), max(low, min(rounds)), min(high, max(rounds)))
-
-
-def ratios(of: Iterable[float], *to: Iterable[float]) -> list[float]:
-    """One thing over the sum of others, round by round."""
-    sums = map(sum, zip(*to, strict=True))
-    return [mine / theirs for mine, theirs in zip(of, sums, strict=False)]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is to be reached: a ratio or a difference, and its limit."""
-
-    what: str
-    limit: float
-    rounds: Callable[[Run], list[float]]
-    at_least: bool = False
-    unit: str = ""
-
-    def row(self, runs: Sequence[Run]) -> list[str]:
-        seen = figure(runs, self.rounds)
-        is_met = seen.value >= self.limit if self.at_least else seen.value <= self.limit
-        sign = "at least" if self.at_least else "at most"
-        return [
-            self.what,
-            f"{sign} {self.limit:g} {self.unit}".rstrip(),
-            str(seen),
-            "yes" if is_met else "**no**",
-        ]
-
-
-def _over(measure: str, *to: str) -> Callable[[Run], list[float]]:
-    def rounds(run: Run) -> list[float]:
-        seen = run[measure]
-        return ratios(seen[OURS], *(seen[name] for name in to))
-
-    return rounds
-
-
-def _cheaper(measure: str, than: str) -> Callable[[Run], list[float]]:
-    return lambda run: ratios(run[measure][than], run[measure][OURS])
-
-
-def _first_token(measure: str) -> Callable[[Run], list[float]]:
-    return lambda run: [
-        mine - raw for mine, raw in zip(run[measure][OURS], run[measure][RAW], strict=True)
-    ]
-
-
-def _growth(way: str, name: str = OURS) -> Callable[[Run], list[float]]:
-    def rounds(run: Run) -> list[float]:
-        sizes = list(run["growth"][way])
-        return ratios(run["growth"][way][sizes[-1]][name], run["growth"][way][sizes[1]][name])
-
-    return rounds
-
-
-def _memory(run: Run) -> list[float]:
-    few, many, _ = (run["memory of invoke"][size] for size in SIZES)
-    return ratios(many, few)
-
-
-def _imports(run: Run) -> list[float]:
-    return ratios(run["import"][OURS], run["import"][BASE_IMPORT])
-
-
-TARGETS = (
-    *(Target(f"{way} / raw", 1.25, _over(way, RAW)) for way in ("invoke", "ainvoke")),
-    *(
-        Target(f"{way} / (raw + floor)", 1.20, _over(way, RAW, FLOOR))
-        for way in ("stream", "astream")
-    ),
-    *(
-        Target(f"{than}'s {way} / ours", limit, _cheaper(way, than), at_least=True)
-        for than, limit in ((OPENAI, 5.0), (MISTRAL, 1.3))
-        for way in ("stream", "astream")
-    ),
-    Target("500 astreams / (raw + floor)", 1.25, _over("500 streams", RAW, FLOOR)),
-    Target("500 astreams, again", 1.25, _over("500 streams, again", RAW, FLOOR)),
-    Target("time to first token - raw, stream", 1.0, _first_token("first token"), unit="ms"),
-    Target(
-        "time to first token - raw, astream",
-        1.0,
-        _first_token("first token, async"),
-        unit="ms",
-    ),
-    Target("import of the class / of BaseChatModel and httpx", 1.15, _imports),
-    *(
-        Target(f"construct {than} / ours", 1.0, _cheaper("construct", than), at_least=True)
-        for than in (MISTRAL, OPENAI)
-    ),
-    *(
-        Target(f"an event of 100,000 / of 1,000, {way}", 1.15, _growth(way))
-        for way in ("stream", "astream", "invoke")
-    ),
-    Target("memory of invoke: the same text in fifty times the events", 1.15, _memory),
-)
 
 
 def tables(runs: Sequence[Run]) -> str:
@@ -178,7 +48,15 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
     def rows(names: Iterable[str], measures: Sequence[str]) -> list[list[str]]:
         return [[name, *(cell(measure, name) for measure in measures)] for name in names]
 
-    readers = (RAW, VENDOR, SSE, FLOOR, OURS, MISTRAL, OPENAI)
+    def over(mine: str, rounds: Callable[[Run], Rounds]) -> str:
+        def ratio(run: Run) -> list[float]:
+            seen = rounds(run)
+            return ratios(seen[mine], seen[RAW], seen[FLOOR])
+
+        return str(figure(runs, ratio))
+
+    readers = (RAW, VENDOR, SSE, FLOOR, OURS, FAST, MISTRAL, OPENAI)
+    columns = (OURS, FAST)
     some = (RAW, *MODELS)
     growth = runs[0]["growth"]
     sizes = list(growth["stream"])
@@ -225,19 +103,59 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
             rows(some, CONCURRENCY),
         ),
         (
-            "Milliseconds to the first token, and microseconds for an answer of five events",
-            ["", "first, stream", "first, astream", "answer, stream", "answer, 10 astreams"],
+            "Small answers: microseconds for one of five events, collector off",
+            ["", *WAYS, "10 astreams"],
+            [
+                *rows(some, SMALL),
+                *(
+                    [
+                        f"{mine} / (raw + floor)",
+                        *(over(mine, lambda run, it=it: run[it]) for it in SMALL),
+                    ]
+                    for mine in (OURS, FAST)
+                ),
+            ],
+        ),
+        (
+            "Every path: microseconds per event, collector off",
+            [
+                "",
+                "raw httpx",
+                "floor of the path",
+                *columns,
+                *(f"{it} / (raw + floor)" for it in columns),
+            ],
+            [
+                [
+                    path,
+                    *(
+                        str(figure(runs, lambda run, path=path, it=it: run["paths"][path][it]))
+                        for it in (RAW, FLOOR, *columns)
+                    ),
+                    *(
+                        over(mine, lambda run, path=path: run["paths"][path])
+                        for mine in columns
+                    ),
+                ]
+                for path in runs[0]["paths"]
+            ],
+        ),
+        (
+            "The first piece: ms from the call, and µs from the server's first byte",
+            ["", "call, stream", "call, astream", "byte, stream", "byte, astream"],
             rows(
                 some,
-                ("first token", "first token, async", "small answers", "small answers, async"),
+                ("first token", "first token, async", "first chunk", "first chunk, async"),
             ),
         ),
         (
             "Import and construction in ms, KiB of an open stream, connections for 50 answers",
-            ["", "import", "construct", "open stream", "connections"],
+            ["", "import", "construct", "open stream", "each of many", "connections"],
             [
-                *rows((BASE_IMPORT, "langchain_thinnest"), ("import",)),
-                *rows(some, ("import", "construct", "memory", "connections")),
+                *rows(list(IMPORTS)[:3], ("import",)),
+                *rows(
+                    some, ("import", "construct", "memory", "memory of many", "connections")
+                ),
             ],
         ),
         (

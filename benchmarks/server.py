@@ -8,7 +8,8 @@ agent or model says what to answer: `bench-<events>-<characters of each>-<mode>`
     hold    the first event, a short pause, the others: a client that gathers is found out
     park    the first event, and then nothing until the client hangs up
 
-`GET /connections` tells how many connections were accepted since it was last asked.
+`GET /connections` tells how many connections were accepted since it was last asked, and
+`GET /first-byte` when the last answer began: the moment before its head was written.
 
 One process, one thread, one selector; a connection that takes more waits its turn after a few
 events, so that streams open at once progress together. Run it with `python -m
@@ -118,6 +119,10 @@ def _answer(path: bytes, chars: int) -> tuple[list[bytes], list[bytes]]:
     )
 
 
+def _told(text: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+
+
 class _Connection:
     """One client: what it has sent, and what is still to be written to it."""
 
@@ -155,7 +160,11 @@ class _Connection:
         if name and path in _DIALECTS:
             self._begin(path, int(name[1]), int(name[2]), name[3])
         else:
-            self._writes = iter([self._server.count_connections()])
+            server = self._server
+            tell = (
+                server.tell_first_byte if path == b"/first-byte" else server.count_connections
+            )
+            self._writes = iter([tell()])
             self._write()
 
     def _begin(self, path: bytes, events: int, chars: int, mode: bytes) -> None:
@@ -168,6 +177,7 @@ class _Connection:
         if mode == b"hold":
             rest = chain(texts, ending)
             self._server.later(HOLD_SECONDS, lambda: self.go_on(rest))
+        self._server.first_byte = time.perf_counter()
         self._write()
 
     def go_on(self, writes: Iterator[bytes]) -> None:
@@ -201,6 +211,7 @@ class _Server:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timers_made = 0
         self._accepted = 0
+        self.first_byte = 0.0
         self._watched: dict[int, int] = {}
 
     def serve(self) -> None:
@@ -234,7 +245,10 @@ class _Server:
     def count_connections(self) -> bytes:
         # The one that asks is not counted.
         count, self._accepted = str(max(0, self._accepted - 1)).encode(), 0
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(count), count)
+        return _told(count)
+
+    def tell_first_byte(self) -> bytes:
+        return _told(repr(self.first_byte).encode())
 
     def _accept(self, _: int) -> None:
         client, _ = self.listener.accept()
@@ -247,7 +261,19 @@ class _Server:
             sys.exit()
 
 
+def allow_descriptors(count: int = 4096) -> None:
+    """Raise the soft limit of open files, as far as the hard one lets it."""
+    with contextlib.suppress(ImportError):  # Windows has none
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main() -> None:
+    allow_descriptors()
     server = _Server()
     print(server.listener.getsockname()[1], flush=True)
     server.serve()
