@@ -41,6 +41,7 @@ SHOWS: dict[str, list[str]] = {
         "stop_sequence None",
     ],
     "langgraph.md": ["tool-finished", "human And what are tides?\nai Let me"],
+    "faster.md": ["From “Machine learning”"],
     "local-tools.md": [
         "Name: get_weather\n\nIt is sunny in Paris.",
         "From “Machine learning”",
