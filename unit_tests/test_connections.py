@@ -215,7 +215,11 @@ def test_a_forked_child_leaves_its_parents_connections_alone(
 
 @pytest.mark.parametrize("is_idle", [True, False])
 def test_a_loop_that_is_closed_barely_leaves_no_connection(
-    network: Network, clock: Clock, make: Make, is_idle: bool, collect: Callable[[], int]
+    network: Network,
+    clock: Clock,
+    make: Make,
+    is_idle: bool,
+    collect: Callable[[], int],
 ) -> None:
     """Without the end of its generators, which `asyncio.run` sees to."""
     network.answer(WHOLE if is_idle else [*BEGIN, Wait()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from langchain_thinnest import ThinnestConnectionError, ThinnestRequestError
 from unit_tests.answers import head, stream
 from unit_tests.conftest import Make
 from unit_tests.contract import EVENTS, TEXT, as_sse
-from unit_tests.network import Fails, Network, Side
+from unit_tests.network import Clock, Fails, Network, Side
 from unit_tests.test_refusals import fails
 
 WHOLE = stream(as_sse(*EVENTS))
@@ -61,11 +62,11 @@ def test_which_host_is_connected_to(
 
 
 def test_a_call_through_a_proxy(
-    network: Network, side: Side, make: Make, monkeypatch: pytest.MonkeyPatch
+    network: Network, side: Side, make: Make, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.example:8080")
     network.answer(CONNECTED, WHOLE)
-    model = make(base_url=REMOTE)
+    model = make(base_url=REMOTE, transport=transport)  # the fast one knows no proxies
     assert side.invoke(model, "hi").text == TEXT
     assert side.invoke(model, "hi").text == TEXT
     connect, *posts = network.requests
@@ -166,3 +167,13 @@ def test_certificates_that_cannot_be_read(
     assert ("environment's SSL_CERT_FILE" in str(error)) is bool(variable)
     assert "was not sent" in str(error)
     assert not network.wires
+
+
+def test_the_fast_transport_needs_its_extra_for_async_calls(
+    network: Network, make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "langchain_thinnest._http.fast_async", None)
+    with pytest.raises(
+        ThinnestRequestError, match=r"langchain-thinnest\[fast\].*was not sent"
+    ):
+        Side(clock, is_async=True).invoke(make(transport="fast"), "hi")

@@ -166,6 +166,7 @@ def test_no_answer_begins(
         ([Fails("connect", REFUSED)], ThinnestConnectionError, NOT_SENT),
         ([Fails("connect", httpcore.ConnectTimeout())], ThinnestTimeoutError, NOT_SENT),
         ([CLOSE], ThinnestConnectionError, SENT),
+        ([b"HTTP/1.1 2", CLOSE], ThinnestConnectionError, SENT),
         ([httpcore.ReadError("reset")], ThinnestConnectionError, SENT),
         ([Wait()], ThinnestTimeoutError, SENT),
         ([b"SSH-2.0\r\n\r\n"], ThinnestProtocolError, SENT),

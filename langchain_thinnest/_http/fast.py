@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from http.client import HTTPException, HTTPResponse, RemoteDisconnected
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 import httpx
@@ -203,8 +203,9 @@ class _Answer(HTTPResponse):
             answer = cls(head, method="POST")
             try:
                 answer.begin()
-            except RemoteDisconnected:
-                head.is_cut = True
+            except HTTPException:  # a part of a status line is none
+                if not head.is_cut:
+                    raise
             if head.is_cut:
                 raise httpx.RemoteProtocolError(_DISCONNECTED)
             if not 100 <= answer.status < 200 or answer.status == 101:
