@@ -192,14 +192,18 @@ def test_what_does_not_fit(schema: dict[str, Any], value: Any, problem: str | No
         (
             parser(),
             '{"odd": 1} {"x": "a"} {"z": 2}',
-            "The answer does not fit Item: 'x' should be of type integer. "
-            'It was: {"odd": 1} {"x": "a"} {"z": 2}',
+            (
+                "The answer does not fit Item: 'x' should be of type integer. "
+                'It was: {"odd": 1} {"x": "a"} {"z": 2}'
+            ),
         ),
         (
             parser(),
             '{"x": "a", "odd": 1}',
-            "The answer does not fit Item: 'x' should be of type integer. "
-            'It was: {"x": "a", "odd": 1}',
+            (
+                "The answer does not fit Item: 'x' should be of type integer. "
+                'It was: {"x": "a", "odd": 1}'
+            ),
         ),
     ],
 )
