@@ -383,6 +383,17 @@ def test_which_session_a_message_tells(sent: Any, told: Any, expected: Any) -> N
     assert fields == expected
 
 
+def test_an_answer_that_a_stop_sequence_ended() -> None:
+    turn = Turn(max_event_bytes=1000, stop=["."])
+    answer = Answer(turn, agent_id="ag_1", session_id=None, as_blocks=False)
+    list(fed(turn, as_sse(text("One. Two."))))
+    assert answer.message().response_metadata == {
+        **ORIGIN,
+        "model_name": "ag_1",
+        "finish_reason": "stop_sequence",
+    }
+
+
 def test_what_the_headers_said() -> None:
     turn, answer = opened()
     list(fed(turn, as_sse(text("a"))))

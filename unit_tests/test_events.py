@@ -32,11 +32,11 @@ from langchain_thinnest._answer.lenient import (
 )
 from langchain_thinnest._answer.server_tools import said_in
 
-USAGE = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 4}
+USAGE: Any = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 4}
 CUT = ThinnestProtocolError("cut")
 
 
-def total(number: int) -> dict[str, int]:
+def total(number: int) -> Any:
     return {"input_tokens": 0, "output_tokens": 0, "total_tokens": number}
 
 
@@ -497,6 +497,25 @@ TOOLS: dict[str, Any] = {
     ],
 )
 def test_forms_of_calls(inner: str, calls: Any) -> None:
+    assert read_calls(inner, "<tool_call>", TOOLS, is_closed=True) == calls
+
+
+def test_a_tag_with_a_name_around_all_parameters() -> None:
+    for inner in ('{"properties": 1, "type": 2}', '{"type": 2}', "{}"):
+        found = read_calls(inner, "<tool_call name='schemas'>", TOOLS, is_closed=True)
+        assert found == [("schemas", json.loads(inner))]
+
+
+@pytest.mark.parametrize(
+    ("inner", "calls"),
+    [
+        ('{"name": "x", "args": {"a": 1}}', [("x", {"a": 1})]),
+        ('{"name": "x", "args": {"type": "object", "properties": {}}}', None),
+        ("<function=x><parameter=a>1</parameter></function>", [("x", {"a": "1"})]),
+    ],
+)
+def test_calls_of_a_tool_that_is_not_bound(inner: str, calls: Any) -> None:
+    """Who calls the model is told of them."""
     assert read_calls(inner, "<tool_call>", TOOLS, is_closed=True) == calls
 
 

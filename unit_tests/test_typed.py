@@ -320,6 +320,18 @@ def test_values_that_are_no_objects() -> None:
     assert parser().whole(call({"x": 1})) == {"x": 1}
 
 
+def test_properties_that_repeat_the_schema_are_no_answer() -> None:
+    closed = {"title": "Item", "properties": {"x": {}}, "additionalProperties": False}
+    text = json.dumps({"properties": {"x": {}}})
+    assert "it has the unknown keys 'properties'" in said(parser(closed), text)
+    assert read(parser(closed), {"properties": {"x": 1}}) == {"x": 1}
+
+
+def test_of_values_without_unknown_keys_the_last_problem_is_told() -> None:
+    for text in ('{"y": "a"} [{"x": "b"}]', '{"y": "a"} {"x": "b"}'):
+        assert "Item: 'x' should be of type integer. It" in said(parser(), text)
+
+
 def test_a_box_is_opened_for_no_object() -> None:
     boxed = parser({"title": "Item", "properties": {"value": {}}})
     assert boxed.whole(call({"value": {"value": 1}})) == {"value": {"value": 1}}
