@@ -229,3 +229,143 @@ def test_chunks_of_expanded_messages_have_their_ids() -> None:
     assert ids == ["s-0", "s-0", "s-0", "s-1", "s-1"]
     expanded = expand(answer.message(), "s")
     assert [m.id for m in expanded if isinstance(m, AIMessage)] == ["s-0", "s-1"]
+
+
+ORIGIN = {"model_provider": "thinnest", "model_name": "ag_1", "session_id": "s1"}
+
+
+def blocks(*content: dict[str, Any], **fields: Any) -> AIMessage:
+    return AIMessage(list(content), **fields)
+
+
+def test_what_each_message_of_a_transcript_holds() -> None:
+    message = blocks(
+        {"type": "text", "text": "a"},
+        {"type": "server_tool_call", "id": "1", "name": "x", "args": {"q": 1}},
+        {"type": "server_tool_call", "id": "2", "name": "y", "args": {}},
+        {
+            "type": "server_tool_result",
+            "tool_call_id": "1",
+            "output": {"n": 1},
+            "extras": {"name": "x"},
+        },
+        {"type": "text", "text": "b"},
+        id="m1",
+        name="Ada",
+        additional_kwargs={"kept": 1, "server_tools": []},
+        response_metadata={**ORIGIN, "finish_reason": "stop", "output_version": "v1"},
+        usage_metadata=USAGE,
+        tool_calls=[{"name": "z", "args": {}, "id": "3"}],
+        invalid_tool_calls=[{"name": "z", "args": "{", "id": "4", "error": None}],
+    )
+    first, found, missing, last = expand_server_tools(message)
+    assert first == AIMessage(
+        "a",
+        id="m1-0",
+        name="Ada",
+        response_metadata=ORIGIN,
+        tool_calls=[
+            {"name": "x", "args": {"q": 1}, "id": "1"},
+            {"name": "y", "args": {}, "id": "2"},
+        ],
+    )
+    assert found == ToolMessage(
+        '{"n": 1}',
+        artifact={"n": 1},
+        tool_call_id="1",
+        name="x",
+        id="1-result",
+        response_metadata=ORIGIN,
+    )
+    assert missing == ToolMessage(
+        "The answer ended without a result of this tool.",
+        tool_call_id="2",
+        name="y",
+        id="2-result",
+        status="error",
+        response_metadata=ORIGIN,
+    )
+    assert last == AIMessage(
+        "b",
+        id="m1",
+        name="Ada",
+        additional_kwargs={"kept": 1},
+        response_metadata={**ORIGIN, "finish_reason": "stop"},
+        usage_metadata=USAGE,
+        tool_calls=message.tool_calls,
+        invalid_tool_calls=message.invalid_tool_calls,
+    )
+
+
+def test_messages_without_an_id_get_none() -> None:
+    message = blocks(
+        {"type": "server_tool_call", "id": "1", "name": "x", "args": {}},
+        {"type": "server_tool_result", "tool_call_id": "1", "output": "X"},
+        {"type": "text", "text": "b"},
+    )
+    first, tool, last = expand_server_tools(message)
+    assert (first.id, tool.id, last.id) == (None, "1-result", None)
+    assert tool.name == "tool"  # it does not say which
+    assert first.response_metadata == {"model_provider": "thinnest"}
+
+
+@pytest.mark.parametrize(
+    ("block", "read"),
+    [
+        ({"args": {"a": 1}, "name": "x", "id": "1"}, ("x", {"a": 1}, "1")),
+        ({"args": "code", "name": "x", "id": "1"}, ("x", {"input": "code"}, "1")),
+        ({"args": "", "name": None, "id": None}, ("tool", {}, "call")),
+        ({}, ("tool", {}, "call")),
+    ],
+)
+def test_a_call_of_another_provider(block: dict[str, Any], read: Any) -> None:
+    message = blocks({"type": "server_tool_call", **block})
+    first, _ = expand_server_tools(message)
+    assert isinstance(first, AIMessage)
+    (made,) = first.tool_calls
+    assert (made["name"], made["args"], made["id"]) == read
+
+
+@pytest.mark.parametrize(
+    ("block", "read"),
+    [
+        ({"tool_call_id": "1", "output": "X", "extras": {"name": "x"}}, ("1", "x", "X")),
+        ({"tool_call_id": "1", "extras": {}}, ("1", "tool", "null")),
+        ({}, ("call", "tool", "null")),
+    ],
+)
+def test_a_result_without_a_call(block: dict[str, Any], read: Any) -> None:
+    first, tool = expand_server_tools(blocks({"type": "server_tool_result", **block}))
+    assert isinstance(first, AIMessage)
+    assert isinstance(tool, ToolMessage)
+    (made,) = first.tool_calls
+    assert (made["id"], made["name"], made["args"]) == (read[0], read[1], {})
+    assert (tool.tool_call_id, tool.name, tool.content) == read
+
+
+def test_a_call_of_which_no_result_is_known_ends_its_step() -> None:
+    told = {"type": "server_tool_call", "name": "x", "args": {}}
+    silent = {**told, "id": "1", "extras": {"unanswered": True}}
+    message = blocks(silent, {**told, "id": "2"}, {"type": "text", "text": "a"})
+    expanded = expand_server_tools(message)
+    error = "The answer ended without a result of this tool."
+    assert shape(expanded) == [
+        ("", ["x"]),
+        ("x", error, "error"),
+        ("a", ["x"]),
+        ("x", error, "error"),
+    ]
+
+
+def test_a_local_call_begins_a_new_step() -> None:
+    message = blocks(
+        {"type": "server_tool_call", "id": "1", "name": "x", "args": {}},
+        {"type": "server_tool_result", "tool_call_id": "1", "output": "X"},
+        {"type": "tool_call", "id": "2", "name": "z", "args": {}},
+        tool_calls=[{"name": "z", "args": {}, "id": "2"}],
+    )
+    assert shape(expand_server_tools(message)) == [
+        ("", ["x"]),
+        ("tool", "X", "success"),
+        ("", ["z"]),
+    ]
