@@ -691,8 +691,10 @@ def test_whether_an_object_is_asked_for(schema: dict[str, Any], is_object: bool)
             Person,
             "yaml",
             ValueError,
-            "method='yaml' is unknown: it is 'json_schema', 'function_calling' or "
-            "'json_mode'.",
+            (
+                "method='yaml' is unknown: it is 'json_schema', 'function_calling' or "
+                "'json_mode'."
+            ),
         ),
         (
             None,
