@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from types import SimpleNamespace
-from typing import Any
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -28,6 +29,7 @@ from langchain_thinnest._http.failures import (
     as_httpx,
     body_failure,
     closed_early,
+    failures,
     open_failure,
     refusal,
     sent_by,
@@ -534,3 +536,13 @@ def test_a_body_that_ends_early() -> None:
     ):
         assert type(failure) is kind
         assert str(failure) == said
+
+
+def test_what_clients_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "httpx2", raising=False)
+    assert failures() == (httpx.HTTPError, ssl.SSLError)
+    error = newer("HTTPError")
+    monkeypatch.setitem(
+        sys.modules, "httpx2", cast("ModuleType", SimpleNamespace(HTTPError=error))
+    )
+    assert failures() == (httpx.HTTPError, ssl.SSLError, error)

@@ -410,13 +410,13 @@ def test_the_body_byte_for_byte(request_: Request, body: str) -> None:
 @pytest.mark.parametrize(
     ("message", "label"),
     [
-        (ChatMessage("x", role="ai"), "Assistant"),
-        (ChatMessage("x", role="assistant"), "Assistant"),
-        (ChatMessage("x", role="developer"), "System"),
-        (ChatMessage("x", role="human"), "User"),
-        (ChatMessage("x", role="system"), "System"),
-        (ChatMessage("x", role="user"), "User"),
-        (ChatMessage("x", role="critic: a"), "User (critic a)"),
+        (ChatMessage(content="x", role="ai"), "Assistant"),
+        (ChatMessage(content="x", role="assistant"), "Assistant"),
+        (ChatMessage(content="x", role="developer"), "System"),
+        (ChatMessage(content="x", role="human"), "User"),
+        (ChatMessage(content="x", role="system"), "System"),
+        (ChatMessage(content="x", role="user"), "User"),
+        (ChatMessage(content="x", role="critic: a"), "User (critic a)"),
         (SystemMessage("x", name="rules"), "System (rules)"),
         (AIMessage("x", name="expert"), "Assistant (expert)"),
         (FunctionMessage("x", name=""), "Tool"),
@@ -434,7 +434,7 @@ def test_a_label(message: BaseMessage, label: str) -> None:
 
 def test_one_message_that_no_human_wrote_has_its_label() -> None:
     assert to_text([SystemMessage("x")], None) == "System: x"
-    assert to_text([ChatMessage("x", role="user")], None) == "User: x"
+    assert to_text([ChatMessage(content="x", role="user")], None) == "User: x"
 
 
 @pytest.mark.parametrize("end", list("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"))
