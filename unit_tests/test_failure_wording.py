@@ -421,11 +421,19 @@ def nested(levels: int) -> bytes:
     return b'{"error": ' * levels + b'"why"' + b"}" * levels
 
 
+def by_field(levels: int) -> bytes:
+    return b'{"errors": {"a": ' * levels + b'{"msg": "why"}' + b"}}" * levels
+
+
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
         (nested(6), "why"),
         (nested(7), nested(7).decode()),
+        (b"[" * 5 + b'"why"' + b"]" * 5, "why"),
+        (b"[" * 9 + b'{"m": 1}' + b"]" * 9, "[" * 3 + '{"m": 1}' + "]" * 3),
+        (by_field(5), "a: a: a: a: a: why"),
+        (by_field(6), by_field(6).decode()),
         (b'["", "why", null, {}, 7, ["x", ["y"]]]', "why; 7; x; y"),
         (b'[{"loc": ["body", 0, "x"], "msg": "too long"}]', "body.0.x: too long"),
         (b'[{"loc": "body", "msg": "too long"}]', "too long"),
@@ -455,6 +463,7 @@ def test_what_a_body_says(body: bytes, detail: str) -> None:
         (200, "application/json, text/event-stream", "text/event-stream"),
         (200, "application/json; charset=utf-8", "application/json"),
         (200, "text/html, Application/JSON", "application/json"),
+        (200, "text/html,text/event-stream", "text/event-stream"),
         (200, "text/html", None),
         (200, "", None),
         (201, "text/event-stream", None),
