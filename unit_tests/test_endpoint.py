@@ -11,7 +11,12 @@ from langchain_core.load import dumpd, load
 from pydantic import ValidationError
 
 from langchain_thinnest import ChatThinnest, ThinnestRequestError
-from langchain_thinnest._request.endpoint import key_hint, path_of
+from langchain_thinnest._request.endpoint import (
+    checked_endpoint,
+    key_hint,
+    path_of,
+    repeated_in,
+)
 
 KEY = "ak_0123456789abcdef"
 AGENT = "/v1/agents/{agent_id}/chat"
@@ -197,3 +202,98 @@ def test_what_a_key_is_told(key: str, endpoint: str, said: str | None) -> None:
     hint = key_hint(key, endpoint)
     assert (said in hint) if said and hint else hint is said is None
     assert "1234" not in (hint or "")
+
+
+# --- what users read ---
+
+NO_CHARACTER = "holds a character that no path has; percent-encode it"
+SET = "leave that out, and set endpoint"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("chat", "must be a path that begins with '/', such as '/chat/stream': 'chat'."),
+        ("/{x}", "must have no placeholder but {agent_id}: '/{x}'."),
+        ("/a?b", "must have no query and no fragment: '/a?b'."),
+        ("/a#b", "must have no query and no fragment: '/a#b'."),
+        ("/a b", f"{NO_CHARACTER}: '/a b'."),
+        ("/a//b", "must have no empty part ('//'): '/a//b'."),
+        ("/a/..", "must have no part '.' or '..': '/a/..'."),
+        ("/a%1f", "must not hold control characters: '/a%1f'."),
+        ("/a%7F", "must not hold control characters: '/a%7F'."),
+        ("/ " + "x" * 99, f"{NO_CHARACTER}: '/ {'x' * 77}."),
+    ],
+)
+def test_what_is_wrong_with_a_path(endpoint: str, said: str) -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        checked_endpoint(endpoint)
+    assert str(raised.value) == f"endpoint {said}"
+
+
+@pytest.mark.parametrize(("value", "name"), [(7, "int"), (None, "NoneType"), (["/"], "list")])
+def test_what_is_no_path(value: object, name: str) -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        checked_endpoint(value)
+    assert str(raised.value) == (
+        f"endpoint must be a path such as '/chat/stream', not {name}."
+    )
+
+
+@pytest.mark.parametrize("path", ["/a%20b", "/a%80", "/%C3%A9"])
+def test_what_is_no_control_character(path: str) -> None:
+    assert checked_endpoint(path) == path
+
+
+def test_an_agent_that_leads_elsewhere_is_told() -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        path_of(AGENT, "..")
+    assert str(raised.value) == f"agent_id cannot stand in the path {AGENT}: '..'."
+
+
+@pytest.mark.parametrize(
+    ("base_path", "endpoint", "said"),
+    [
+        (
+            "/v1/chat/stream",
+            "/chat/stream",
+            "must not end in /chat/stream, which is added to it: leave that out",
+        ),
+        ("/own/", "/own/", "must not end in /own, which is added to it: leave that out"),
+        ("/chat/stream", "/", f'must not end in /chat/stream: {SET}="/chat/stream"'),
+        (
+            "/chat/",
+            "/chat/stream",
+            f'must not end in /chat: {SET}="/chat"',
+        ),
+        (
+            "/v1/agents/a/chat",
+            "/chat/stream",
+            (f'must not end in /v1/agents/a/chat: leave that out, and set endpoint="{AGENT}"'),
+        ),
+        ("/v1/agents/a/b/chat", AGENT, f'must not end in /chat: {SET}="/chat"'),
+        ("/chatXstream", "/chat.stream", None),
+        ("", "/", None),
+        ("/", "/", None),
+        ("/chat/v1", "/chat", None),
+    ],
+)
+def test_what_is_wrong_with_a_base_url(
+    base_path: str, endpoint: str, said: str | None
+) -> None:
+    assert repeated_in(base_path, endpoint) == said
+
+
+@pytest.mark.parametrize("kind", ["ak_", "agno_"])
+def test_what_an_agents_key_is_told(kind: str) -> None:
+    assert key_hint(f"{kind}1", "/chat") == (
+        f"A key that begins with {kind} is one agent's, which the vendor takes at another "
+        f'endpoint: set endpoint="{AGENT}".'
+    )
+
+
+def test_what_a_newer_key_is_told() -> None:
+    assert key_hint("ta_live_1", AGENT) == (
+        "A key that begins with ta_live_ belongs to thinnest.ai's newer API, which this "
+        "package does not speak."
+    )

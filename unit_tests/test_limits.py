@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from langchain_thinnest._http.backends import dump, load
 from langchain_thinnest._http.limit_types import Question, Reply, ReportedLimit
-from langchain_thinnest._http.limits import BELIEF, LEASE, LIVE, LONGEST_SLEEP, Limits
+from langchain_thinnest._http.limits import (
+    BELIEF,
+    LEASE,
+    LIVE,
+    LONGEST_SLEEP,
+    PACE,
+    Limits,
+)
 from unit_tests.fleet import Call, Fleet, Process, Server, fleet_of
 
 NOTHING = ReportedLimit()
@@ -477,3 +484,231 @@ def test_waiting_costs_little() -> None:
     fleet.run(until=began + 20)
     assert fleet.asks - asked <= 500 * 20 * 1.1
     assert math.isfinite(fleet.now)
+
+
+# --- bounds, to the moment ---
+
+
+def test_a_first_question_is_told_its_place() -> None:
+    line = Line(max_streams=1)
+    line.now = 3.0
+    assert line.ask("a") == Reply(True, 0.0, 0.0, 3.0, 0)
+    line.now = 4.0
+    assert line.ask("b") == Reply(False, PACE, 0.0, 4.0, 0)
+    assert line.ask("c") == Reply(False, 2 * PACE, 0.0, 4.0, 0)
+    line.now = 4.5
+    assert line.ask("b") == Reply(False, PACE, 0.0, 4.0, 0)  # it keeps its place
+    line.accept("a")
+    assert line.ask("c").accepts == 1
+
+
+def test_who_is_far_behind_sleeps_longer_and_nobody_longer_than_the_longest() -> None:
+    line = Line(max_streams=1)
+    line.ask("first")
+    sleeps = [line.ask(f"{number:04}").sleep for number in range(400)]
+    assert sleeps[:3] == pytest.approx([PACE, 2 * PACE, 3 * PACE])
+    assert sleeps[99] == pytest.approx(100 * PACE)
+    assert sleeps[-1] == LONGEST_SLEEP
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sleep", "closed"),
+    [(0.4, 0.45, 0.45), (30.0, LONGEST_SLEEP, 30.05), (90.0, LONGEST_SLEEP, 90.05)],
+)
+def test_a_closed_window_is_slept_through(seconds: float, sleep: float, closed: float) -> None:
+    line = Line()
+    line.go("a")
+    line.accept("a", reported=reported(0, seconds=seconds))
+    reply = line.ask("b")
+    assert reply.sleep == pytest.approx(sleep)
+    assert reply.closed == pytest.approx(closed)
+
+
+def test_a_window_ends_a_moment_after_its_reset() -> None:
+    for now, may_go in ((10.04, []), (10.05, ["b"])):
+        line = Line()
+        line.go("a")
+        line.accept("a", reported=reported(0, limit=1))
+        line.end("a")
+        line.now = now
+        assert line.go("b") == may_go
+
+
+def test_a_long_window_is_slept_through_until_it_is_checked() -> None:
+    line = Line()
+    line.go("a")
+    line.accept("a", reported=reported(0, seconds=900.0))
+    line.now = BELIEF - 0.25
+    assert line.ask("b").sleep == pytest.approx(0.25)
+    line.now = BELIEF
+    assert line.go("b") == ["b"]
+
+
+@pytest.mark.parametrize(("now", "gone"), [(5.0, 0), (5.01, 5)])
+def test_requests_without_an_answer_hold_others_back_for_five_seconds(
+    now: float, gone: int
+) -> None:
+    line = Line()
+    line.go(*NAMES)
+    line.now = now
+    assert len(line.go(*NAMES[5:])) == gone
+
+
+def test_after_a_hundred_answers_the_slow_start_is_over() -> None:
+    line = Line()
+    for number in range(100):
+        line.go(f"{number}")
+        line.accept(f"{number}")
+        if number < 99:
+            assert line.limits.accepts < 100
+            line.end(f"{number}")
+    names = [f"later {number:03}" for number in range(300)]
+    assert line.go(*names) == names
+
+
+def test_before_a_hundred_answers_each_lets_two_more_go() -> None:
+    line = Line()
+    for number in range(99):
+        line.go(f"{number}")
+        line.accept(f"{number}")
+        line.end(f"{number}")
+    names = [f"later {number:03}" for number in range(300)]
+    assert len(line.go(*names)) == 5 + 2 * 99
+
+
+def test_a_refusal_tells_how_long_the_row_of_them_is() -> None:
+    line = Line()
+    line.go(*NAMES[:5])
+    line.accept(NAMES[0])
+    line.now = 1.0
+    assert line.refuse(NAMES[1]) == (1, 1, 0.0)
+    line.now = 1.5
+    assert line.refuse(NAMES[2]) == (1, 2, 0.5)
+    line.accept(NAMES[3])
+    line.now = 2.0
+    assert line.refuse(NAMES[4]) == (2, 1, 0.0)
+
+
+def test_who_was_refused_waits_for_the_end_of_the_window_it_is_told() -> None:
+    line = Line()
+    line.go("a")
+    line.refuse("a", ReportedLimit(remaining=0))  # for how long is not told: a second
+    for now, may_go in ((LONGEST_SLEEP + 0.04, []), (LONGEST_SLEEP + 0.05, ["a"])):
+        line.now = now
+        assert line.go("a") == may_go
+
+
+@pytest.mark.parametrize(("seconds", "rests"), [(BELIEF, True), (BELIEF + 0.1, False)])
+def test_a_wait_that_is_asked_of_all_is_a_minute_at_most(seconds: float, rests: bool) -> None:
+    line = Line()
+    line.go("a")
+    line.refuse("a", ReportedLimit(seconds=seconds))
+    line.now = LIVE + 0.6
+    assert line.go("b") == ([] if rests else ["b"])
+
+
+def test_a_refusal_without_a_word_teaches_one_stream_at_least() -> None:
+    line = Line()
+    line.go("a")
+    line.now = 1.0
+    line.refuse("a")
+    assert line.limits.max_streams == 1
+    assert line.go("a", "b") == ["a"]
+
+
+def test_a_refusal_by_the_window_teaches_nothing_about_streams() -> None:
+    line = Line()
+    line.go("a", "b")
+    line.accept("a")
+    line.refuse("b", reported(0))
+    assert line.limits.max_streams is None
+
+
+def test_what_was_learned_rises_after_ten_answers_for_each_stream() -> None:
+    line = Line()
+    line.go("first")
+    line.refuse("first")
+    answers = 0
+    while line.limits.max_streams == 1:
+        line.go("first")
+        line.accept("first")
+        line.end("first")
+        answers += 1
+    assert (answers, line.limits.max_streams) == (10, 2)
+
+
+@pytest.mark.parametrize(("now", "streams"), [(9.9, 1), (10.0, 2)])
+def test_what_was_learned_rises_after_ten_seconds(now: float, streams: int) -> None:
+    line = Line()
+    line.go("first")
+    line.refuse("first")
+    line.now = now
+    line.go("first")
+    line.accept("first")
+    assert line.limits.max_streams == streams
+
+
+def test_a_place_is_kept_for_two_seconds_without_a_question() -> None:
+    for now, may_go in ((LIVE - 0.1, []), (LIVE + 0.1, ["b"])):
+        line = Line(max_streams=1)
+        line.go("holds", "a sleeps", "b")
+        line.end("holds")
+        line.now = now
+        assert line.go("b") == may_go
+
+
+def test_a_lease_ends_when_it_said() -> None:
+    for now, may_go in ((LEASE, []), (LEASE + 0.1, ["b"])):
+        line = Line(max_streams=1)
+        line.limits.ask(Question("a", None, "a", 1), 0.0, LEASE)
+        line.now = now
+        assert line.go("b") == may_go
+
+
+def test_a_lease_is_renewed_for_as_long_as_a_first_one() -> None:
+    for now, may_go in ((10.0 + LEASE, []), (10.1 + LEASE, ["b"])):
+        line = Line(max_streams=1)
+        line.limits.ask(Question("a", None, "a", 1), 0.0, LEASE)
+        line.limits.renew(["a"], 10.0)
+        line.now = now
+        assert line.go("b") == may_go
+
+
+@pytest.mark.parametrize(("back", "is_forgotten"), [(0.9, False), (1.0, False), (1.1, True)])
+def test_a_clock_may_go_back_by_a_second(back: float, is_forgotten: bool) -> None:
+    line = Line(max_streams=1)
+    line.now = 100.0
+    line.go("a")
+    line.now -= back
+    assert line.go("b") == (["b"] if is_forgotten else [])
+
+
+def test_a_state_is_written_where_more_than_the_time_has_changed() -> None:
+    line = Line(max_streams=1)
+    line.go("a", "b")
+    assert line.limits.is_changed
+    for now, is_changed in ((0.5, False), (0.6, True), (1.0, False), (1.2, True)):
+        line.now = now
+        line.ask("b")
+        assert line.limits.is_changed is is_changed
+    line.end("a")
+    assert line.limits.is_changed
+
+
+def test_an_older_answer_of_the_same_window_only_lowers_what_is_left() -> None:
+    for told, gone in ((5, 2), (1, 1), (0, 0)):
+        line = Line()
+        line.go("a", "b")
+        line.now = 0.1
+        line.accept("a", reported=reported(2))
+        line.accept("b", reported=reported(told))
+        assert len(line.go("c", "d", "e", "f")) == gone
+
+
+def test_a_request_that_ends_unanswered_costs_one_and_only_once() -> None:
+    line = Line()
+    line.go("a", "b", "c")
+    line.accept("a", reported=reported(3))
+    line.end("b", "b")
+    line.end("b", "a")
+    assert line.go("d", "e", "f") == ["d"]  # one is lost, and `c` has no answer yet

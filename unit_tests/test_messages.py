@@ -385,3 +385,92 @@ def test_an_id_that_is_none_is_refused(value: Any) -> None:
 def test_an_id_may_be_a_number() -> None:
     assert checked_id("session_id", 7) == "7"
     assert checked_id("session_id", UUID(int=1)) == str(UUID(int=1))
+
+
+@pytest.mark.parametrize(
+    ("request_", "body"),
+    [
+        (Request("a", "é"), '{"agent_id": "a", "message": "é"}'),
+        (Request(None, "hi"), '{"message": "hi"}'),
+        (Request("a", "hi", ""), '{"agent_id": "a", "message": "hi", "session_id": ""}'),
+        (Request("a", "hi", None, {}), '{"agent_id": "a", "message": "hi", "metadata": {}}'),
+        (
+            Request("a", "hi", asks_for_stream=True),
+            '{"agent_id": "a", "message": "hi", "stream": true}',
+        ),
+    ],
+)
+def test_the_body_byte_for_byte(request_: Request, body: str) -> None:
+    assert request_.body() == body.encode()
+
+
+# --- labels ---
+
+
+@pytest.mark.parametrize(
+    ("message", "label"),
+    [
+        (ChatMessage(content="x", role="ai"), "Assistant"),
+        (ChatMessage(content="x", role="assistant"), "Assistant"),
+        (ChatMessage(content="x", role="developer"), "System"),
+        (ChatMessage(content="x", role="human"), "User"),
+        (ChatMessage(content="x", role="system"), "System"),
+        (ChatMessage(content="x", role="user"), "User"),
+        (ChatMessage(content="x", role="critic: a"), "User (critic a)"),
+        (SystemMessage("x", name="rules"), "System (rules)"),
+        (AIMessage("x", name="expert"), "Assistant (expert)"),
+        (FunctionMessage("x", name=""), "Tool"),
+        (FunctionMessage("x", name="a(b)"), "Tool (a b)"),
+        (ToolMessage("x", tool_call_id="1"), "Tool"),
+        (ToolMessage("x", tool_call_id="1", status="error"), "Tool failed"),
+        (ToolMessage("x", tool_call_id="1", name="a.b-c_d"), "Tool (a.b-c_d)"),
+        (HumanMessage("x", name="n" * 65), f"User ({'n' * 64})"),
+        (HumanMessage("x", name="  n: "), "User (n)"),
+    ],
+)
+def test_a_label(message: BaseMessage, label: str) -> None:
+    assert to_text([message, HumanMessage("y")], None) == f"{label}: x\n\nUser: y"
+
+
+def test_one_message_that_no_human_wrote_has_its_label() -> None:
+    assert to_text([SystemMessage("x")], None) == "System: x"
+    assert to_text([ChatMessage(content="x", role="user")], None) == "User: x"
+
+
+@pytest.mark.parametrize("end", list("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"))
+@pytest.mark.parametrize("space", ["", " ", "\t", "\xa0", " " * 64])
+@pytest.mark.parametrize("label", ["System", "USER (x)", "assistant called x", "Tool (x)"])
+def test_every_line_that_may_be_read_as_a_label(end: str, space: str, label: str) -> None:
+    sent = to_text([HumanMessage("x"), HumanMessage(f"a{end}{space}{label}: b")], None)
+    assert sent == f"User: x\n\nUser: a{end}\\{space}{label}: b"
+
+
+@pytest.mark.parametrize(
+    "line", [" " * 65 + "User: b", f"User{' ' * 201}: b", "User\nb: c", "xUser: b", "User b"]
+)
+def test_a_line_that_is_read_as_no_label(line: str) -> None:
+    sent = to_text([HumanMessage("x"), HumanMessage(f"a\n{line}")], None)
+    assert sent == f"User: x\n\nUser: a\n{line}"
+
+
+def test_a_message_without_a_place_is_told() -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        to_text([HumanMessage("a"), RemoveMessage("1")], None)
+    assert str(raised.value) == (
+        "A message of type 'remove' has no place in a conversation to send."
+    )
+
+
+def test_a_refusal_is_text_of_an_answer_alone() -> None:
+    refusal: list[Any] = [{"type": "refusal", "refusal": "I may not."}, {"type": "refusal"}]
+    sent = to_text([AIMessage(refusal), HumanMessage("b")], None)
+    assert sent == "Assistant: I may not.\n\nUser: b"
+    with pytest.raises(ThinnestRequestError, match="'refusal'"):
+        to_text([HumanMessage(refusal)], None)
+
+
+def test_a_block_that_is_left_out_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "langchain_thinnest")
+    answer = AIMessage(["a", {"type": "k" * 50}, "b"])
+    assert to_text([answer, HumanMessage("c")], None) == "Assistant: ab\n\nUser: c"
+    assert f"Left out a block of type '{'k' * 39} of an earlier answer" in caplog.messages

@@ -19,6 +19,8 @@ from langchain_thinnest._http.retries import (
     RetryPolicy,
     Tries,
     rate_limit,
+    reported_by_answer,
+    reported_by_refusal,
     retry_delay,
     seconds_to_reset,
 )
@@ -243,3 +245,169 @@ def test_a_date_without_a_zone_is_no_local_time(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+# --- bounds ---
+
+ANSWER = {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "7"}
+
+
+def test_what_an_answer_reports() -> None:
+    reset = str(int(time.time()) + 20)
+    told = reported_by_answer({**ANSWER, "x-ratelimit-reset": reset})
+    assert told[:3] == (60, 7, float(reset))
+    assert told.seconds == pytest.approx(20, abs=2)
+    # A wait is a refusal's to ask for; a reset that makes no sense tells no windows apart.
+    assert reported_by_answer({**ANSWER, "retry-after": "3"}) == (60, 7, None, None)
+    assert reported_by_answer({**ANSWER, "x-ratelimit-reset": "9" * 15})[2:] == (None, None)
+    assert reported_by_answer({}) == ReportedLimit()
+
+
+def test_what_a_refusal_reports() -> None:
+    reset = str(int(time.time()) + 20)
+    spent = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": reset}
+    told = reported_by_refusal(spent)
+    assert told[:3] == (None, 0, float(reset))
+    assert told.seconds == pytest.approx(20, abs=2)
+    assert reported_by_refusal({**spent, "retry-after": "3"}) == (None, 0, float(reset), 3.0)
+    assert reported_by_refusal({**ANSWER, "retry-after": "3"}) == (60, 7, None, 3.0)
+    assert reported_by_refusal(ANSWER) == (60, 7, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("9" * 15, 999_999_999_999_999.0),
+        ("9" * 16, None),
+        ("1.123456789", 1.123456789),
+        ("1.1234567891", None),
+        ("1.", 1.0),
+        (".5", None),
+        (" 3 ", 3.0),
+        ("3 4", None),
+        ("3s", None),
+    ],
+)
+def test_plain_numbers_alone_are_read(text: str, seconds: float | None) -> None:
+    assert retry_delay({"retry-after": text}, now=NOW) == seconds
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("ahead", "seconds"), [(0, 0), (DAY, DAY), (DAY + 1, None), (-DAY, 0), (-DAY - 1, 0)]
+)
+def test_a_reset_is_a_day_away_at_most(ahead: int, seconds: float | None) -> None:
+    assert seconds_to_reset({"x-ratelimit-reset": str(int(NOW) + ahead)}, now=NOW) == seconds
+
+
+@pytest.mark.parametrize(("off", "seconds"), [(2, 20), (3, 17), (-2, 20), (-3, 20)])
+def test_a_date_counts_from_two_seconds_on(off: int, seconds: float) -> None:
+    date = formatdate(NOW + off, usegmt=True)
+    headers = {"date": date, "x-ratelimit-reset": str(int(NOW) + 20)}
+    assert seconds_to_reset(headers, now=NOW) == seconds
+    at = formatdate(NOW + 20, usegmt=True)
+    asked = retry_delay({"date": date, "retry-after": at}, now=NOW)
+    assert asked == (20 if abs(off) == 2 else 20 - off)
+
+
+@pytest.mark.parametrize("max_wait", [0.0, 0.25])
+def test_a_quarter_of_a_second_is_always_waited(max_wait: float) -> None:
+    policy = RetryPolicy(6, max_wait)
+    assert policy.allows(0.25)
+    assert not policy.allows(0.26)
+    assert RetryPolicy(6, 3.0).allows(3.0)
+    assert not RetryPolicy(6, 3.0).allows(3.01)
+
+
+@pytest.mark.parametrize(
+    ("asked", "max_wait", "number", "wait"),
+    [
+        (3.0, 75.0, 0.0, 3.05),
+        (3.0, 75.0, 1.0, 3.25),
+        (3.0, 3.1, 1.0, 3.1),
+        (3.0, 1.0, 1.0, 3.0),
+        (0.0, 75.0, 0.5, 0.15),
+    ],
+)
+def test_a_wait_that_is_asked_for(
+    asked: float, max_wait: float, number: float, wait: float
+) -> None:
+    policy = RetryPolicy(6, max_wait, random=lambda: number)
+    error = ThinnestRateLimitError("x", retry_after=asked)
+    assert policy.delay(error, 1) == pytest.approx(wait)
+    assert policy.delay(error, 5) == pytest.approx(wait)
+
+
+@pytest.mark.parametrize(
+    ("retries", "max_wait", "seconds"),
+    [(0, 75.0, 0), (1, 75.0, 1), (4, 75.0, 15), (4, 3.0, 9), (8, 75.0, 63 + 64 + 75)],
+)
+def test_the_patience_is_the_sum_of_all_backoffs(
+    retries: int, max_wait: float, seconds: float
+) -> None:
+    assert RetryPolicy(retries, max_wait).patience() == seconds
+
+
+def test_a_call_begins_with_nothing_counted() -> None:
+    call = Tries(RetryPolicy(2, 75.0, random=lambda: 0.5))
+    assert not call.are_over
+    assert call.delay(ThinnestConnectionError("x")) == 0.25
+    call.refuse(ReportedLimit(), 5, 1, 0.0)  # nobody is known to have got through since
+    assert (call.counted, call.refusals, call.was_free) == (1, 1, False)
+
+
+def test_a_failure_of_another_kind_counts_and_ends_what_a_refusal_said() -> None:
+    call = tries()
+    call.refuse(ReportedLimit(remaining=3), 1, 1, 0.0)
+    assert call.delay(ThinnestRateLimitError("x")) == pytest.approx(0.1)
+    call.fail()
+    assert (call.counted, call.was_free) == (1, False)
+    assert call.delay(ThinnestRateLimitError("x", retry_after=60.0)) == pytest.approx(60.15)
+    call.fail()
+    assert not call.are_over
+    call.fail()
+    assert call.are_over
+
+
+@pytest.mark.parametrize(
+    ("number", "max_wait", "wait"), [(0.0, 75.0, 0.05), (1.0, 75.0, 0.15), (1.0, 0.1, 0.1)]
+)
+def test_a_try_that_was_free_is_soon_followed(
+    number: float, max_wait: float, wait: float
+) -> None:
+    call = Tries(RetryPolicy(2, max_wait, random=lambda: number), accepts=0)
+    call.refuse(ReportedLimit(), 1, 1, 0.0)
+    assert call.delay(ThinnestRateLimitError("x")) == pytest.approx(wait)
+    assert call.delay(None) == pytest.approx(wait)
+    asked = call.delay(ThinnestRateLimitError("x", retry_after=60.0))
+    assert asked == pytest.approx(
+        max(max_wait, 60.0) if max_wait < 1 else 60.05 + 0.2 * number
+    )
+
+
+def test_a_wait_for_a_stream_is_four_seconds_and_costs_a_part_of_a_try() -> None:
+    call = Tries(RetryPolicy(6, 75.0, random=lambda: 0.5), accepts=0)
+    waits_, costs = [], []
+    for _ in range(6):
+        before = call.counted
+        call.refuse(ReportedLimit(remaining=1), 0, 1, 0.0)
+        costs.append(call.counted - before)
+        waits_.append(call.delay(ThinnestRateLimitError("x")))
+    assert costs == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
+    assert waits_ == [1.0, 2.0, 4.0, 4.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize(("refusals", "is_over"), [(2, False), (3, True)])
+def test_only_a_long_row_of_refusals_is_hopeless(refusals: int, is_over: bool) -> None:
+    call = tries()
+    call.refuse(ReportedLimit(), 0, refusals, call.policy.patience())
+    assert call.are_over is is_over
+
+
+def test_without_retries_the_first_failure_is_the_end() -> None:
+    for fail in (Tries.fail, lambda call: call.refuse(ReportedLimit(), 1, 1, 0.0)):
+        call = Tries(RetryPolicy(0, 75.0), accepts=0)
+        fail(call)
+        assert call.are_over

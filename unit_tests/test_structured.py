@@ -17,6 +17,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
 from langchain_thinnest import ChatThinnest, ThinnestRequestError
+from langchain_thinnest._request.structured import typed_answer
 
 
 class Person(BaseModel):
@@ -492,3 +493,235 @@ async def test_validators_may_raise_what_they_like() -> None:
         stream(Picky, ['{"name"', ': "x"}'])
     with pytest.raises(OutputParserException):
         await astream(Picky, ['{"name"', ': "x"}'])
+
+
+class Numbers(RootModel[list[int]]):
+    pass
+
+
+class Place(BaseModel):
+    city: str
+
+
+class Places(RootModel[list[Place]]):
+    """Several places."""
+
+
+PLACE: dict[str, Any] = {
+    "properties": {"city": {"title": "City", "type": "string"}},
+    "required": ["city"],
+    "title": "Place",
+    "type": "object",
+}
+PERSON_SCHEMA: dict[str, Any] = {
+    "properties": {"name": {"type": "string"}, "age": {"minimum": 0, "type": "integer"}},
+    "required": ["name", "age"],
+    "type": "object",
+}
+TITLED = {"title": "Person", "description": "A person."}
+POINT = {"type": "object", "properties": {"x": {"type": "integer"}}}
+ENUM = {"title": "Colour", "enum": ["red", "green"]}
+
+
+def boxed(inner: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {"value": inner}, "required": ["value"], **more}
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict", "function"),
+    [
+        (
+            Person,
+            None,
+            {"name": "Person", "description": "A person.", "parameters": PERSON_SCHEMA},
+        ),
+        (
+            Numbers,
+            True,
+            {
+                "name": "Numbers",
+                "description": "",
+                "parameters": boxed({"items": {"type": "integer"}, "type": "array"}),
+                "strict": True,
+            },
+        ),
+        (
+            Places,
+            False,
+            {
+                "name": "Places",
+                "description": "Several places.",
+                "parameters": boxed(
+                    {"items": {"$ref": "#/$defs/Place"}, "type": "array"},
+                    **{"$defs": {"Place": PLACE}},
+                ),
+                "strict": False,
+            },
+        ),
+        (
+            {"name": "Point", "description": "A point.", "schema": POINT},
+            None,
+            {"name": "Point", "description": "A point.", "parameters": POINT},
+        ),
+        (POINT, None, {"name": "Answer", "description": "", "parameters": POINT}),
+        (
+            POINT,
+            True,
+            {
+                "name": "Answer",
+                "description": "",
+                "parameters": {**POINT, "additionalProperties": False, "required": ["x"]},
+                "strict": True,
+            },
+        ),
+        (
+            ENUM,
+            None,
+            {
+                "name": "Colour",
+                "description": "",
+                "parameters": boxed({"enum": ["red", "green"]}),
+            },
+        ),
+        ({"title": "Any"}, None, {"name": "Any", "description": "", "parameters": {}}),
+    ],
+    ids=["class", "list", "list-of-classes", "form", "untitled", "strict", "enum", "any"],
+)
+def test_the_tool_that_is_asked_for(
+    schema: Any, strict: bool | None, function: dict[str, Any]
+) -> None:
+    asked = typed_answer(schema, "function_calling", strict=strict).arguments
+    del asked["ls_structured_output_format"]
+    assert asked == {
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": function["name"],
+        "parallel_tool_calls": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "name", "described"),
+    [
+        (Person, "Person", {**TITLED, **PERSON_SCHEMA}),
+        (
+            Numbers,
+            "Numbers",
+            {"title": "Numbers", "items": {"type": "integer"}, "type": "array"},
+        ),
+        (POINT, "Answer", {"title": "Answer", **POINT}),
+        (ENUM, "Colour", ENUM),
+        ({"name": "Point", "schema": POINT}, "Point", {"title": "Point", **POINT}),
+        (
+            {"name": "Point", "description": "A point.", "parameters": POINT},
+            "Point",
+            {"title": "Point", "description": "A point.", **POINT},
+        ),
+    ],
+    ids=["class", "list", "untitled", "enum", "form", "function"],
+)
+def test_the_schema_that_is_asked_for(
+    schema: Any, name: str, described: dict[str, Any]
+) -> None:
+    asked = typed_answer(schema, "json_schema", strict=None)
+    form = {"name": name, "schema": described}
+    assert asked.arguments["response_format"] == {"type": "json_schema", "json_schema": form}
+    assert asked.title == name
+    assert asked.schema == described
+
+
+def test_a_json_object_that_is_asked_for() -> None:
+    asked = typed_answer(None, "json_mode", strict=None)
+    assert asked.arguments["response_format"] == {"type": "json_object"}
+    assert (asked.title, asked.schema, asked.model) == ("a JSON object", {}, None)
+    assert asked.is_object
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_what_a_trace_is_told(method: Any, strict: bool | None) -> None:
+    asked = typed_answer(Person, method, strict=strict)
+    assert asked.arguments["ls_structured_output_format"] == {
+        "kwargs": {"method": method, "strict": strict},
+        "schema": Person,
+    }
+
+
+def test_the_model_that_is_made() -> None:
+    for schema, model in (
+        (Person, Person),
+        (PersonV1, PersonV1),
+        (Numbers, Numbers),
+        (PersonDict, None),
+        (SCHEMA, None),
+    ):
+        assert typed_answer(schema, "json_schema", strict=None).model is model
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_object"),
+    [
+        ({"type": "object"}, True),
+        ({"type": ["object", "null"]}, True),
+        ({"properties": {}}, True),
+        ({"type": "array"}, False),
+        ({"type": ["string", "null"]}, False),
+        ({"type": "string"}, False),
+        ({"enum": [{}], "type": "object"}, False),
+        (
+            {"$ref": "#/$defs/A", "$defs": {"A": {"type": "object"}, "B": {"type": "array"}}},
+            True,
+        ),
+        (
+            {"$ref": "#/$defs/B", "$defs": {"A": {"type": "object"}, "B": {"type": "array"}}},
+            False,
+        ),
+        ({"$ref": "#/$defs/C", "$defs": {"B": {"type": "array"}}}, True),  # it does not say
+        ({"$ref": "#/$defs/C"}, True),
+    ],
+)
+def test_whether_an_object_is_asked_for(schema: dict[str, Any], is_object: bool) -> None:
+    asked = typed_answer({"title": "X", **schema}, "json_schema", strict=None)
+    assert asked.is_object is is_object
+
+
+@pytest.mark.parametrize(
+    ("schema", "method", "kind", "says"),
+    [
+        (
+            Person,
+            "yaml",
+            ValueError,
+            (
+                "method='yaml' is unknown: it is 'json_schema', 'function_calling' or "
+                "'json_mode'."
+            ),
+        ),
+        (
+            None,
+            "json_schema",
+            ThinnestRequestError,
+            "method='json_schema' needs a schema; 'json_mode' does not.",
+        ),
+        (
+            None,
+            "function_calling",
+            ThinnestRequestError,
+            "method='function_calling' needs a schema; 'json_mode' does not.",
+        ),
+    ],
+)
+def test_arguments_that_contradict_each_other(
+    schema: Any, method: Any, kind: type[Exception], says: str
+) -> None:
+    with pytest.raises(kind) as raised:
+        typed_answer(schema, method, strict=None)
+    assert type(raised.value) is kind
+    assert str(raised.value) == says
+
+
+def test_what_is_no_schema_is_told_in_short() -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        typed_answer(10**300, "json_schema", strict=None)  # type: ignore[arg-type]
+    said = str(raised.value)
+    assert said.startswith(f"1{'0' * 199} is no schema (")
+    assert said.endswith("): pass a pydantic class, a TypedDict, or a JSON schema.")

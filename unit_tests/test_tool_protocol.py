@@ -13,7 +13,15 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from langchain_thinnest import ChatThinnest, ThinnestRequestError
-from langchain_thinnest._request.tool_protocol import CallOptions, without_tags
+from langchain_thinnest._request.tool_protocol import (
+    CallOptions,
+    as_function,
+    call_text,
+    choice_of,
+    openai_schema,
+    response_text,
+    without_tags,
+)
 
 
 def look_up(word: str, times: int = 1) -> str:
@@ -314,3 +322,215 @@ def test_a_description_cannot_end_the_tools() -> None:
     said = asked([{"name": "x", "description": "a</tools>b", "parameters": {}}])
     assert said.count("</tools>") == 1
     assert json.loads(said.splitlines()[1])["function"]["description"] == "a</tools>b"
+
+
+def tool_of(name: str, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **more}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "read"),
+    [
+        (None, [], None),
+        (None, ["a"], "auto"),
+        ("auto", [], None),
+        ("auto", ["a"], "auto"),
+        ("auto", ["auto"], "auto"),
+        ("none", ["a"], None),
+        ("none", [], None),
+        (False, ["a"], None),
+        (True, ["a"], "any"),
+        ("any", ["a"], "any"),
+        ("required", ["a"], "any"),
+        ("b", ["a", "b"], "b"),
+        ({"type": "function", "function": {"name": "b"}}, ["a", "b"], "b"),
+        ({"type": "tool", "name": "b"}, ["a", "b"], "b"),
+        ({"type": "any"}, ["a"], "any"),
+        ({"type": "none"}, ["a"], None),
+    ],
+)
+def test_a_choice_as_it_is_read(choice: Any, names: list[str], read: str | None) -> None:
+    assert choice_of(choice, map(tool_of, names)) == read
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "says"),
+    [
+        ("any", [], "tool_choice='any' asks for a tool, but none is bound."),
+        (True, [], "tool_choice='any' asks for a tool, but none is bound."),
+        ("a", [], "tool_choice='a' asks for a tool, but none is bound."),
+        (
+            3,
+            ["a"],
+            (
+                "tool_choice=3 makes no sense: pass 'auto', 'any', 'none', or the name of a "
+                "tool."
+            ),
+        ),
+        (
+            "c",
+            ["a", "b"],
+            "tool_choice names the tool 'c', which is not bound; bound are: a, b.",
+        ),
+    ],
+)
+def test_a_choice_that_is_refused(choice: Any, names: list[str], says: str) -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        choice_of(choice, map(tool_of, names))
+    assert str(raised.value) == says
+
+
+SCHEMA: dict[str, Any] = {"title": "Word", **PARAMETERS}
+POINT = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("given", "schema"),
+    [
+        (SCHEMA, SCHEMA),
+        ({"name": "W", "schema": PARAMETERS}, {**PARAMETERS, "title": "W"}),
+        (
+            {"name": "W", "description": "A word.", "schema": PARAMETERS, "strict": True},
+            {**PARAMETERS, "title": "W", "description": "A word."},
+        ),
+        ({"schema": SCHEMA}, SCHEMA),
+        ({"name": "", "description": "", "schema": SCHEMA}, SCHEMA),
+        (
+            {"type": "json_schema", "json_schema": {"name": "W", "schema": PARAMETERS}},
+            {**PARAMETERS, "title": "W"},
+        ),
+        # A schema that has a property of its own named so, not OpenAI's form.
+        ({**SCHEMA, "schema": POINT}, {**SCHEMA, "schema": POINT}),
+        ({"schema": 3}, {"schema": 3}),
+        ({"type": "json_schema"}, {"type": "json_schema"}),
+    ],
+)
+def test_openais_forms_of_a_schema(given: dict[str, Any], schema: dict[str, Any]) -> None:
+    assert openai_schema(given) == schema
+
+
+def test_a_form_without_its_schema() -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        openai_schema({"type": "json_schema", "json_schema": {"name": "W"}})
+    assert str(raised.value) == (
+        'The form {"type": "json_schema", "json_schema": {...}} holds no `schema`.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "schema"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "W", "schema": PARAMETERS}},
+            PARAMETERS,
+        ),
+        ({"name": "W", "schema": PARAMETERS}, {**PARAMETERS, "title": "W"}),
+        (SCHEMA, SCHEMA),
+    ],
+)
+def test_the_schema_of_an_answer(given: Any, schema: dict[str, Any] | None) -> None:
+    assert CallOptions.of({"response_format": given}).schema == schema
+
+
+def test_a_class_as_the_form_of_an_answer() -> None:
+    schema = CallOptions.of({"response_format": LookUp}).schema
+    assert schema is not None
+    assert schema["title"] == "LookUp"
+    assert schema["properties"]["word"]["description"] == "The word"
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind"),
+    [
+        ({"type": "object"}, "object"),
+        ({"properties": {}}, "object"),
+        ({"type": "array"}, "array"),
+        ({"type": "string"}, "value"),
+        ({"type": ["object", "null"]}, "value"),
+        ({"type": "object", "enum": [{}]}, "value"),
+        ({"enum": ["a"]}, "value"),
+    ],
+)
+def test_the_kind_of_the_answer(schema: dict[str, Any], kind: str) -> None:
+    (described, said) = CallOptions(schema=schema).preamble()
+    assert described == f"<response_schema>\n{json.dumps(schema)}\n</response_schema>"
+    assert said == f"Answer with one JSON {kind} that fits the schema above {NOTHING_ELSE}"
+
+
+def test_an_object_after_tools() -> None:
+    said = CallOptions(tools=[tool_of("a")], schema={}).preamble()
+    assert said[-1] == (
+        f"Once no tool is left to call, answer with one JSON object {NOTHING_ELSE}"
+    )
+    assert len(said) == 3
+
+
+def test_options_as_they_are_read() -> None:
+    tools = [tool_of("a", parameters={"x": 1}), tool_of("b")]
+    options = CallOptions.of({"tools": tools, "tool_choice": "b"})
+    assert options == CallOptions(tools=tools, choice="b", is_parallel=True, schema=None)
+    assert options.parameters == {"a": {"x": 1}, "b": {}}
+    assert CallOptions.of({"tools": tools}).choice == "auto"
+    for given, is_parallel in ((False, False), (True, True), (None, True)):
+        options = CallOptions.of({"tools": tools, "parallel_tool_calls": given})
+        assert options.is_parallel is is_parallel
+    assert CallOptions.of({"parallel_tool_calls": False}).is_parallel is False
+    off = CallOptions.of({"tools": tools, "tool_choice": "none", "response_format": SCHEMA})
+    assert off == CallOptions(schema=SCHEMA)
+    nothings: list[dict[str, Any]] = [{}, {"session_id": "s"}, {"tools": None}]
+    for nothing in nothings:
+        options = CallOptions.of(nothing)
+        assert not options.tools
+        assert (options.choice, options.is_parallel, options.schema) == ("auto", True, None)
+
+
+def test_calls_and_results_as_text() -> None:
+    assert call_text("a", {"x": "é"}) == (
+        '<tool_call>{"name": "a", "arguments": {"x": "é"}}</tool_call>'
+    )
+    for name, failed, said in (
+        ("a", False, '{"name": "a", "content": "é"}'),
+        (None, False, '{"content": "é"}'),
+        ("", False, '{"content": "é"}'),
+        ("a", True, '{"name": "a", "content": "é", "status": "error"}'),
+    ):
+        text = response_text(name, "é", has_failed=failed)
+        assert text == f"<tool_response>{said}</tool_response>"
+    assert call_text("a", "</tool_call>") == (
+        '<tool_call>{"name": "a", "arguments": "\\u003c/tool_call>"}</tool_call>'
+    )
+
+
+def test_what_cannot_be_bound_is_told_in_short() -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        as_function(10**300)  # type: ignore[arg-type]
+    said = str(raised.value)
+    assert said.startswith(f"This cannot be bound as a tool: 1{'0' * 199} (")
+    assert said.endswith(
+        "). Bind a function, a pydantic class, a TypedDict, a LangChain tool, or a dict that "
+        "describes one."
+    )
+
+
+@pytest.mark.parametrize(
+    "given", [{"type": "function", "function": {}}, {"type": "function", "function": 3}]
+)
+def test_a_function_without_a_name(given: dict[str, Any]) -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        as_function(given)
+    assert str(raised.value) == (
+        "A tool of type 'function' cannot be bound: only functions can be called through "
+        "thinnest.ai. Give the agent other tools in its settings there."
+    )
+
+
+def test_a_response_format_that_holds_no_schema() -> None:
+    with pytest.raises(ThinnestRequestError) as raised:
+        CallOptions.of({"response_format": {"type": "json_schema"}})
+    assert str(raised.value) == (
+        "response_format holds no schema ('json_schema'): pass a pydantic class, a TypedDict, "
+        "or a JSON schema with a title."
+    )

@@ -30,10 +30,19 @@ def decode(data: bytes, limit: int = 1000) -> None:
         (1.5, "session_id must be a string, not float."),
         (" ", "session_id must not be empty."),
         ("a\nb", "session_id must not hold control characters."),
+        (True, "session_id must be a string, not bool."),
+        (None, "session_id must be a string, not NoneType."),
+        (" a", "session_id must not hold spaces: ' a'."),
+        ("a" * 90 + " ", f"session_id must not hold spaces: '{'a' * 79}."),
     ],
 )
 def test_an_id(value: Any, message: str) -> None:
     assert said(checked_id, "session_id", value) == message
+
+
+def test_an_agent_has_no_spaces() -> None:
+    assert said(checked_id, "agent_id", "a b") == "agent_id must not hold spaces: 'a b'."
+    assert checked_id("session_id", "a b") == "a b"
 
 
 def test_nothing_to_send() -> None:
