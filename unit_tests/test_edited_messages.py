@@ -421,3 +421,18 @@ def test_a_tool_that_a_block_holds_is_not_repeated() -> None:
         },
         {"type": "text", "text": "ab"},
     ]
+
+
+def test_a_local_call_without_a_position_comes_last() -> None:
+    raw = {"type": "call", "id": "1", "name": "x", "args": {}, "offset": 0}
+    message = AIMessage(
+        "ab",
+        tool_calls=[{"name": "f", "args": {}, "id": "2"}],
+        additional_kwargs={"server_tools": [raw]},
+        response_metadata={"model_provider": "thinnest"},
+    )
+    assert message.content_blocks == [
+        {"type": "server_tool_call", "id": "1", "name": "x", "args": {}},
+        {"type": "text", "text": "ab"},
+        {"type": "tool_call", "id": "2", "name": "f", "args": {}},
+    ]
