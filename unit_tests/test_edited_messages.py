@@ -359,3 +359,80 @@ def test_no_merge_loses_a_tool_or_a_letter(answers: list[list[str]], streamed: b
     tools = [m for m in expanded if isinstance(m, ToolMessage)]
     assert len(tools) == sum(part[:1] == "*" for parts in answers for part in parts)
     assert all(tool.status == "success" for tool in tools)
+
+
+# --- while it streams, and where a block has the call already ---
+
+
+def test_a_tool_within_a_word_stays_there_while_the_answer_grows() -> None:
+    turn = Turn(max_event_bytes=10_000)
+    view = Answer(turn, agent_id="ag_1", session_id=None, as_blocks=False)
+    pieces = fed(turn, as_sse(*events_of("Before wo", "*stock", "rd after")))
+    *chunks, last = [view.chunk(piece).message for piece in pieces]
+    for number, expected in (
+        (1, ["Before wo"]),
+        (3, ["Before wo", "*stock"]),
+        (4, ["Before wo", "*stock", "rd after"]),
+    ):
+        grown = reduce(add, chunks[:number])
+        assert isinstance(grown, AIMessage)
+        assert shape(grown) == expected
+    whole = reduce(add, [*chunks, last])
+    assert isinstance(whole, AIMessage)
+    assert shape(whole) == ["Before wo", "*stock", "rd after"]
+
+
+@pytest.mark.parametrize("kind", ["tool_call", "invalid_tool_call"])
+def test_a_local_call_that_a_block_holds_is_not_repeated(kind: str) -> None:
+    raw = {"type": "call", "id": "1", "name": "x", "args": {}, "offset": 3}
+    held: dict[str, Any] = {"type": kind, "id": "2", "name": "f"}
+    held["args"] = {} if kind == "tool_call" else "{"
+    message = AIMessage(
+        [{"type": "text", "text": "ab cd"}, held],
+        tool_calls=[{"name": "f", "args": {}, "id": "2"}] if kind == "tool_call" else [],
+        additional_kwargs={"server_tools": [raw], "tool_call_positions": {"2": [5, 1]}},
+        response_metadata={"model_provider": "thinnest"},
+    )
+    assert message.content_blocks == [
+        {"type": "text", "text": "ab "},
+        {"type": "server_tool_call", "id": "1", "name": "x", "args": {}},
+        {"type": "text", "text": "cd"},
+        held,
+    ]
+
+
+def test_a_tool_that_a_block_holds_is_not_repeated() -> None:
+    call = {"type": "call", "id": "1", "name": "x", "args": {}, "offset": 0}
+    result = {"type": "result", "id": "1", "name": "x", "result": "X", "offset": 0}
+    held = {"type": "server_tool_call", "id": "1", "name": "x", "args": {}}
+    message = AIMessage(
+        [held, {"type": "text", "text": "ab"}],
+        additional_kwargs={"server_tools": [call, result]},
+        response_metadata={"model_provider": "thinnest"},
+    )
+    assert message.content_blocks == [
+        held,
+        {
+            "type": "server_tool_result",
+            "tool_call_id": "1",
+            "status": "success",
+            "output": "X",
+            "extras": {"name": "x"},
+        },
+        {"type": "text", "text": "ab"},
+    ]
+
+
+def test_a_local_call_without_a_position_comes_last() -> None:
+    raw = {"type": "call", "id": "1", "name": "x", "args": {}, "offset": 0}
+    message = AIMessage(
+        "ab",
+        tool_calls=[{"name": "f", "args": {}, "id": "2"}],
+        additional_kwargs={"server_tools": [raw]},
+        response_metadata={"model_provider": "thinnest"},
+    )
+    assert message.content_blocks == [
+        {"type": "server_tool_call", "id": "1", "name": "x", "args": {}},
+        {"type": "text", "text": "ab"},
+        {"type": "tool_call", "id": "2", "name": "f", "args": {}},
+    ]

@@ -289,6 +289,7 @@ def test_the_events_of_an_answer_in_json() -> None:
                 {"id": 0, "tool_call_id": "b", "name": "g"},
                 {"id": "a", "name": "h", "result": None},
                 {"odd": 1},
+                "odd",
             ],
             "more": None,
             "rest": 1,
@@ -307,7 +308,7 @@ def test_the_events_of_an_answer_in_json() -> None:
         {"type": "done", "usage": USAGE, "session_id": "7"},
     ]
     assert answer.unanswered == {"b"}
-    assert answer.rest == {"tool_calls": [{"odd": 1}], "rest": 1}
+    assert answer.rest == {"tool_calls": [{"odd": 1}, "odd"], "rest": 1}
 
 
 def test_the_events_of_a_failure_in_json() -> None:
