@@ -11,6 +11,7 @@ from langchain_core.load import dumpd, load
 from pydantic import ValidationError
 
 from langchain_thinnest import ChatThinnest, ThinnestRequestError
+from langchain_thinnest._request import endpoint as paths
 from langchain_thinnest._request.endpoint import (
     checked_endpoint,
     key_hint,
@@ -20,6 +21,12 @@ from langchain_thinnest._request.endpoint import (
 
 KEY = "ak_0123456789abcdef"
 AGENT = "/v1/agents/{agent_id}/chat"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known() -> None:
+    """What an earlier test asked about a path must not answer for this one."""
+    paths._problem_of.cache_clear()
 
 
 def make(**fields: Any) -> ChatThinnest:

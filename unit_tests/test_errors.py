@@ -71,3 +71,17 @@ def test_partial_is_empty_if_nothing_had_come() -> None:
 
 def test_a_wrong_request_is_a_value_error() -> None:
     assert issubclass(package.ThinnestRequestError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_retryable"),
+    [
+        (ThinnestRateLimitError("x", is_retryable=True), True),
+        (ThinnestRateLimitError("x"), False),
+        (core.ModelRateLimitError("x"), False),  # the framework's own says yes
+        (ValueError("x"), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_the_helper_for_retries(error: BaseException, is_retryable: bool) -> None:
+    assert package.is_retryable(error) is is_retryable

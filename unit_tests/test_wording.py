@@ -10,8 +10,15 @@ from langchain_core.messages import HumanMessage
 from langchain_thinnest import ThinnestProtocolError, ThinnestRequestError
 from langchain_thinnest._answer.events import parse_event
 from langchain_thinnest._answer.sse import SSEDecoder
+from langchain_thinnest._request import body
 from langchain_thinnest._request.body import Request, checked_id
 from unit_tests.history import to_text
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known() -> None:
+    """What an earlier test asked about an id must not answer for this one."""
+    body._problem_of.cache_clear()
 
 
 def said(function: Any, *args: Any) -> str:
