@@ -12,7 +12,7 @@ import pytest
 import langchain_thinnest as package
 from integration_tests import ways
 from integration_tests.conftest import KEY, Make
-from integration_tests.transports import GIVEN
+from integration_tests.transports import GIVEN, fails_whole_answers
 from integration_tests.wire import (
     Close,
     Reset,
@@ -343,6 +343,8 @@ def test_what_is_no_event_stream(
     wire.answer(script)
     error = fails(any_way, wired())
     assert type(error) is ThinnestProtocolError
+    if said == "204" and fails_whole_answers(any_way):
+        said = "is not HTTP"  # it has a body, which a 204 must not have
     assert re.search(said, str(error))
     assert len(wire.requests) == 1
 
