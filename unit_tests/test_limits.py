@@ -629,7 +629,7 @@ def test_what_was_learned_rises_after_ten_answers_for_each_stream() -> None:
     line.go("first")
     line.refuse("first")
     answers = 0
-    while line.limits.max_streams == 1:
+    while line.limits.max_streams == 1 and answers < 50:
         line.go("first")
         line.accept("first")
         line.end("first")
