@@ -62,6 +62,7 @@ def interrupted(base_url: str) -> None:
     """Ctrl-C again and again, at any moment; no place is lost."""
     # One in the middle of connecting leaves the socket to the garbage collector.
     warnings.simplefilter("ignore", ResourceWarning)
+    sys.unraisablehook = lambda _: None  # one in a finalizer is Python's to swallow
     model = model_of(base_url, max_streams=1)
     stop = threading.Event()
     model.invoke("first")

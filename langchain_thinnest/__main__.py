@@ -82,6 +82,8 @@ class TerminalHandler(BaseCallbackHandler):
             yield
         except KeyboardInterrupt:
             self._is_interrupted = True
+            # What a generator raises when it is closed now would look like a fault.
+            sys.unraisablehook = lambda _: None
             raise
 
     def on_llm_new_token(self, *_: Any, **__: Any) -> None:
