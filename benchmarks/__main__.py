@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--runs", type=int, default=1, help="runs in a row; the medians are told"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="two minutes, to see that it works; writes nothing"
+        "--quick", action="store_true", help="two minutes, to see if it works; writes nothing"
     )
     parser.add_argument(
         "--out",
