@@ -91,7 +91,6 @@ class Answer:
         self._mark = ""
         self._block_is_text = False
         self._segment_id = segment_id
-        self._has_plain_text = not as_blocks and segment_id is None
         self._segment = 0
         self._was_result = False
 
@@ -118,16 +117,17 @@ class Answer:
 
     def chunk(self, piece: Piece) -> ChatGenerationChunk:
         """Turn a piece of the answer into a chunk; `End` becomes the last, with the usage."""
-        if self._has_plain_text and isinstance(piece, str):
-            return _text_chunk(piece)
+        if isinstance(piece, str) and not self._as_blocks:
+            chunk = _text_chunk(piece)
+            if self._segment_id is not None:
+                chunk.message.id = self._id_of(piece)
+            return chunk
         if isinstance(piece, End):
             message = self._last_chunk()
         elif isinstance(piece, CallPart):
             message = self._call_chunk(piece)
-        elif self._as_blocks:
+        elif self._as_blocks or isinstance(piece, str):
             message = self._block_chunk(piece)
-        elif isinstance(piece, str):
-            message = AIMessageChunk(content=piece, response_metadata=self._metadata)
         else:
             message = AIMessageChunk(
                 content="",

@@ -251,18 +251,18 @@ def _retried(
     on_retry: Callable[[RetryCallState], None] | None,
 ) -> Response:
     """Send, and have tenacity send again after the first failure: most calls have none."""
-    failures: list[ThinnestError] = []
+    first: list[ThinnestError] = []
     try:
         return send()
     except ThinnestError as error:
         if not admission.may_retry(error):
             raise
-        failures.append(error)
+        first.append(error)
     from tenacity import Retrying
 
     def again() -> Response:
-        if failures:
-            raise failures.pop()  # which is not kept: its traceback leads back to this frame
+        if first:
+            raise first.pop()  # which is not kept: its traceback leads back to this frame
         return send()
 
     retrying = Retrying(**_retrying(admission), before_sleep=on_retry)
@@ -276,18 +276,18 @@ async def _aretried(
     on_retry: Callable[[RetryCallState], Awaitable[None]] | None,
 ) -> Response:
     """The async twin of `_retried`."""
-    failures: list[ThinnestError] = []
+    first: list[ThinnestError] = []
     try:
         return await send()
     except ThinnestError as error:
         if not admission.may_retry(error):
             raise
-        failures.append(error)
+        first.append(error)
     from tenacity import AsyncRetrying
 
     async def again() -> Response:
-        if failures:
-            raise failures.pop()  # which is not kept: its traceback leads back to this frame
+        if first:
+            raise first.pop()  # which is not kept: its traceback leads back to this frame
         return await send()
 
     retrying = AsyncRetrying(**_retrying(admission), before_sleep=on_retry)

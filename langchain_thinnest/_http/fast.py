@@ -100,7 +100,7 @@ class FastTransport(httpx.BaseTransport):
         if is_between and (arrived := _whole_chunks(self._buffer)):
             return arrived
         data: bytes = answer.read1(_READ_BYTES)
-        if not data and self._answer.length:
+        if not data and answer.length:
             raise httpx.RemoteProtocolError(_INCOMPLETE)
         return data
 
@@ -255,13 +255,8 @@ def _written(request: httpx.Request) -> bytes:
     lines = b"".join(b"%s: %s\r\n" % line for line in request.headers.raw)
     if not _LINES.fullmatch(lines):
         raise httpx.LocalProtocolError("Illegal header name or value")
-    target = request.url.raw_path
-    return b"%s %s HTTP/1.1\r\n%s\r\n%s" % (
-        request.method.encode(),
-        target,
-        lines,
-        request.content,
-    )
+    method, target = request.method.encode(), request.url.raw_path
+    return b"%s %s HTTP/1.1\r\n%s\r\n%s" % (method, target, lines, request.content)
 
 
 @contextlib.contextmanager

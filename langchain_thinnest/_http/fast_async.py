@@ -250,7 +250,6 @@ class _Body(httpx.AsyncByteStream):
 @contextlib.contextmanager
 def _as_httpx(progress: Progress) -> Iterator[None]:
     """Raise httpx's exceptions in place of aiohttp's."""
-    is_connected = progress.sent is not Sent.NO
     try:
         yield
     except aiohttp.ConnectionTimeoutError as error:
@@ -266,7 +265,7 @@ def _as_httpx(progress: Progress) -> Iterator[None]:
     except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
         raise httpx.RemoteProtocolError(str(error)) from error
     except (aiohttp.ClientError, OSError) as error:
-        kind = httpx.ReadError if is_connected else httpx.ConnectError
+        kind = httpx.ConnectError if progress.sent is Sent.NO else httpx.ReadError
         raise kind(str(error)) from error
     except ValueError as error:
         raise httpx.LocalProtocolError(str(error)) from error

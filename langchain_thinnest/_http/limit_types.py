@@ -21,9 +21,7 @@ class Question(NamedTuple):
     arrived: float | None  # from an earlier reply; `None` for the first question
     lease: str  # an id for the stream, used once
     max_streams: int | None = None  # streams at once, if the user has set it
-    own_streams: int = (
-        0  # streams that the caller holds itself, so that it may not wait for them
-    )
+    own_streams: int = 0  # that the caller holds itself, so that it may not wait for them
     waits: bool = True  # without it, only `max_streams` holds the request back
 
 
