@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import json
 import os
 import re
@@ -655,9 +655,13 @@ def test_small_writes_are_not_held_back(serve: Any, host: str) -> None:
 
     def agent(message: str, session: Session) -> str:
         port = int(emulator.base_url.rpartition(":")[2])
-        for held in gc.get_objects():
-            if isinstance(held, socket.socket) and _is_taken(held, port):
-                options.append(held.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        for descriptor in range(3, 1024):
+            with (
+                contextlib.suppress(OSError),
+                socket.socket(fileno=os.dup(descriptor)) as held,
+            ):
+                if _is_taken(held, port):
+                    options.append(held.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         return "ho"
 
     emulator = serve({"ag_1": agent}, host=host)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -19,7 +19,7 @@ from langchain_core.callbacks import (
 
 from langchain_thinnest._answer.message import Answer
 from langchain_thinnest._answer.tool_runs import AsyncToolRuns, ToolRuns
-from langchain_thinnest._answer.turn import Piece
+from langchain_thinnest._answer.turn import Piece, ServerToolCall, ServerToolResult
 from langchain_thinnest._http.client import Endpoint, aopen_stream, open_stream
 from langchain_thinnest._http.closing import finish
 from langchain_thinnest._http.response import Response
@@ -36,6 +36,23 @@ from langchain_thinnest.errors import (
 T = TypeVar("T")
 
 
+class GraphTurn(Protocol):
+    """The turn of a graph that a call is made for."""
+
+    segment_id: str
+    seen: int | None
+    reports_events: bool
+
+    def opened(self) -> None:
+        """Take note that the answer begins, so that the message was taken."""
+
+    async def aopened(self) -> None:
+        """The async twin of `opened`."""
+
+    def show(self, piece: ServerToolCall | ServerToolResult, message_id: str | None) -> None:
+        """Show a call or a result in the graph's stream."""
+
+
 @dataclass
 class Call:
     """What one call needs.
@@ -47,6 +64,7 @@ class Call:
         answer: Gathers the answer.
         session: The agent and its session that the message goes to, if it goes to one.
         key_hint: What to try where the server refuses the key.
+        turn: The turn of a graph that it is made for.
     """
 
     endpoint: Endpoint
@@ -55,6 +73,7 @@ class Call:
     answer: Answer
     session: tuple[str, str] | None = None
     key_hint: str | None = None
+    turn: GraphTurn | None = None
 
 
 def ignore(_: Piece) -> None:
@@ -84,6 +103,8 @@ def read(
         _check_open("http_client", call.endpoint.client)
         with open_stream(call.endpoint, call.body, call.policy, on_retry) as response:
             _begin(call, response)
+            if call.turn is not None:
+                call.turn.opened()
             for data in response:
                 found = turn.feed(data)
                 if type(found) is str:
@@ -125,6 +146,8 @@ async def aread(
             call.endpoint, call.body, call.policy, on_retry
         ) as response:
             _begin(call, response)
+            if call.turn is not None:
+                await call.turn.aopened()
             async for data in response:
                 found = turn.feed(data)
                 if type(found) is str:

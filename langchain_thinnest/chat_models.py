@@ -14,6 +14,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
+    Callable,
     Coroutine,
     Iterator,
     Mapping,
@@ -44,9 +45,23 @@ from typing_extensions import Self, override
 from langchain_thinnest._answer.block_events import BlockEvents
 from langchain_thinnest._answer.message import Answer
 from langchain_thinnest._answer.server_tools import expand_server_tools
-from langchain_thinnest._answer.turn import End, Turn
+from langchain_thinnest._answer.turn import (
+    End,
+    Piece,
+    ServerToolCall,
+    ServerToolResult,
+    Turn,
+)
 from langchain_thinnest._binding import ThinnestBinding
-from langchain_thinnest._call import Call, ClosedWithItsTask, aclose, aread, ignore, read
+from langchain_thinnest._call import (
+    Call,
+    ClosedWithItsTask,
+    GraphTurn,
+    aclose,
+    aread,
+    ignore,
+    read,
+)
 from langchain_thinnest._fields import (
     KEY_VARIABLES,
     NO_EFFECT,
@@ -78,7 +93,7 @@ if TYPE_CHECKING:
 # Private call arguments, from the methods that have a config to those that do the work.
 _RUN = "_thinnest_run"
 _INNER = "_thinnest_inner"
-SEGMENT_ID = "_thinnest_segment_id"  # from `agents`, which expands the answer
+GRAPH_TURN = "_thinnest_graph_turn"  # from `agents`
 _CONTEXT = "_thinnest_context"
 _CALL_ARGUMENTS = frozenset(
     {
@@ -95,7 +110,7 @@ _CALL_ARGUMENTS = frozenset(
         "tools",
     }
 )
-_PRIVATE = frozenset({_RUN, _CONTEXT, _INNER, SEGMENT_ID})
+_PRIVATE = frozenset({_RUN, _CONTEXT, _INNER, GRAPH_TURN})
 
 
 class ChatThinnest(ThinnestBinding):
@@ -396,7 +411,7 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
-        return read(call, run_manager or kwargs.get(_RUN), call.answer.chunk)
+        return read(call, run_manager or kwargs.get(_RUN), _chunks_of(call))
 
     @override
     def _astream(
@@ -408,7 +423,7 @@ class ChatThinnest(ThinnestBinding):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._begin(messages, stop, kwargs)
         # Twins differ: see `astream`.
-        chunks = aread(call, run_manager or kwargs.get(_RUN), call.answer.chunk)
+        chunks = aread(call, run_manager or kwargs.get(_RUN), _chunks_of(call))
         kwargs.get(_INNER, []).append(chunks)
         return chunks
 
@@ -421,6 +436,8 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> Iterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
+        if call.turn is not None:
+            call.turn.reports_events = True
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
         found = read(call, run_manager, events.before_the_end)
         with closing(found):
@@ -438,6 +455,8 @@ class ChatThinnest(ThinnestBinding):
         **kwargs: Any,
     ) -> AsyncIterator[MessagesData]:
         call = self._begin(messages, stop, kwargs)
+        if call.turn is not None:
+            call.turn.reports_events = True
         events = BlockEvents(call.answer, f"{LC_ID_PREFIX}-{run_manager.run_id}")
         found = aread(call, run_manager, events.before_the_end)
         # Twins differ: the framework's task may be cancelled between two events.
@@ -460,6 +479,7 @@ class ChatThinnest(ThinnestBinding):
         agent_id = checked_id("agent_id", self._agent_of(kwargs))
         endpoint = self._endpoint_of(kwargs)
         options = CallOptions.of(kwargs)
+        turn: GraphTurn | None = kwargs.get(GRAPH_TURN)
         request = Request(
             None if PLACEHOLDER in endpoint else agent_id,
             to_text(
@@ -469,6 +489,7 @@ class ChatThinnest(ThinnestBinding):
                 expand=expand_server_tools,
                 agent_id=agent_id,
                 is_known=session_id is not None and KNOWN_SESSIONS.has(agent_id, session_id),
+                seen=None if turn is None else turn.seen,
             ),
             session_id,
             request_metadata,
@@ -493,8 +514,9 @@ class ChatThinnest(ThinnestBinding):
                 agent_id=agent_id,
                 session_id=session_id,
                 as_blocks=self.output_version == "v1",
-                segment_id=kwargs.get(SEGMENT_ID),
+                segment_id=None if turn is None else turn.segment_id,
             ),
+            turn=turn,
         )
 
     def _endpoint(self, path: str) -> Endpoint:
@@ -580,6 +602,22 @@ class _AsyncStream(AsyncIterator[AIMessageChunk]):
         for chunks in self._inner:
             await aclose(chunks)
         await cast("AsyncGenerator[AIMessageChunk, None]", self._chunks).aclose()
+
+
+def _chunks_of(call: Call) -> Callable[[Piece], ChatGenerationChunk]:
+    """Return what makes chunks of pieces; a graph is shown the server's tools by the way."""
+    chunk = call.answer.chunk
+    turn = call.turn
+    if turn is None:
+        return chunk
+
+    def shown(piece: Piece) -> ChatGenerationChunk:
+        made = chunk(piece)
+        if isinstance(piece, (ServerToolCall, ServerToolResult)):
+            turn.show(piece, made.message.id)
+        return made
+
+    return shown
 
 
 def _result(call: Call) -> ChatResult:

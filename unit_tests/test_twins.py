@@ -38,7 +38,7 @@ def test_the_package_has_twins() -> None:
         ("_http/response.py", "__anext__"),
         ("_http/shared_store.py", "aask"),
         ("_http/transport.py", "AsyncPool"),
-        ("agents.py", "acall"),
+        ("agents.py", "ainvoke"),
         ("chat_models.py", "_astream_chat_model_events"),
         ("chat_models.py", "ainvoke"),
     }

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    AnyMessage,
+    HumanMessage,
+    ToolMessage,
+)
+from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from integration_tests.conftest import Make
-from integration_tests.wire import WireServer, stream
+from integration_tests.wire import END, Wait, WireServer, chunk, head, stream
 from langchain_thinnest import create_thinnest_agent
 from langchain_thinnest.emulator import ThinnestEmulator
 from unit_tests.contract import EVENTS, OFFSET, TEXT, USAGE, as_sse
@@ -94,6 +103,8 @@ TURNS = [
     [EVENTS[3], EVENTS[3], EVENTS[4], EVENTS[4], EVENTS[0], EVENTS[-1]],
     [event("tool_result", name="x", result={"n": 1}), EVENTS[0], EVENTS[-1]],
     [EVENTS[0], EVENTS[3], EVENTS[-1]],
+    [*(event("tool_result", name=name, result=1) for name in "xy"), EVENTS[0], EVENTS[-1]],
+    [EVENTS[3], EVENTS[4], event("tool_result", name="x", result=1), EVENTS[0], EVENTS[-1]],
 ]
 
 
@@ -119,6 +130,96 @@ def test_messages_mode_shows_everything_once_and_in_order(
     assert shown(messages) == expected
     ids = {message.id for message in final}
     assert {message.id for message, _ in messages} <= ids
+
+
+def steps(parts: list[Any]) -> list[Any]:
+    """What the `messages` mode showed: text, calls and results, in order."""
+    found: list[Any] = []
+    for message, _ in parts:
+        if isinstance(message, ToolMessage):
+            found.append(("result", message.tool_call_id))
+            continue
+        if message.text:
+            found.append(("text", message.id))
+        found += [("call", call["id"]) for call in message.tool_calls]
+    return [step for step, _ in groupby(found)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("version", [None, "v1"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_messages_mode_shows_each_call_before_its_result(
+    wired: Make, wire: WireServer, is_async: bool, nested: bool, version: Any, turn: Any
+) -> None:
+    """Pages add up what they are given by its id, and have what the state has."""
+    wire.answer(stream(as_sse(*turn)))
+    graph: Any = create_thinnest_agent(wired(output_version=version), name="hosted")
+    if nested:
+        parent = StateGraph(MessagesState)
+        parent.add_node("sub", graph)
+        parent.add_edge(START, "sub")
+        graph = parent.compile()
+    parts = [
+        part[-2:] for part in run(graph, is_async, ["messages", "values"], subgraphs=nested)
+    ]
+    messages = [data for mode, data in parts if mode == "messages"]
+    final = [data for mode, data in parts if mode == "values"][-1]["messages"][1:]
+    assert steps(messages) == steps([(message, None) for message in final])
+    sums: dict[Any, Any] = {}
+    for message, _ in messages:
+        if isinstance(message, AIMessageChunk):
+            sums[message.id] = sums[message.id] + message if message.id in sums else message
+    for message in final:
+        if isinstance(message, AIMessage):
+            assert sums[message.id].tool_calls == message.tool_calls
+            assert sums[message.id].text == message.text
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_call_is_shown_before_its_result_has_come(
+    wired: Make, wire: WireServer, is_async: bool
+) -> None:
+    shown = threading.Event()
+    before, behind = as_sse(*EVENTS[:4]), as_sse(*EVENTS[4:])
+    wire.answer([head(), chunk(before), Wait(shown), chunk(behind), END])
+    graph = create_thinnest_agent(wired(timeout=10))
+
+    async def arun() -> None:
+        async for message, _ in graph.astream(GIVEN, stream_mode="messages"):
+            if isinstance(message, AIMessageChunk) and message.tool_call_chunks:
+                shown.set()
+
+    if is_async:
+        asyncio.run(asyncio.wait_for(arun(), 20))
+        return
+    for message, _ in graph.stream(GIVEN, stream_mode="messages"):
+        if isinstance(message, AIMessageChunk) and message.tool_call_chunks:
+            shown.set()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("name", [None, "hosted", "agent"])
+def test_a_trace_has_one_run_of_the_agents_name(
+    make: Make, is_async: bool, name: str | None
+) -> None:
+    collector = RunCollectorCallbackHandler()
+    graph = create_thinnest_agent(make(), name=name)
+    run(graph, is_async, "messages", config={"callbacks": [collector]})
+
+    def paths(found: Any, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+        here = (*above, found.name)
+        return [here, *(path for child in found.child_runs for path in paths(child, here))]
+
+    (root,) = collector.traced_runs
+    top = name or "LangGraph"
+    node = "model" if name == "agent" else "agent"
+    assert paths(root) == [
+        (top,),
+        (top, node),
+        (top, node, "ChatThinnest"),
+        (top, node, "ChatThinnest", "web_search"),
+    ]
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -147,11 +147,14 @@ class Answer:
         return f"{self._mark}_{number}"
 
     def _id_of(self, piece: Piece) -> str:
-        is_result = isinstance(piece, ServerToolResult)
-        if self._was_result and not is_result and not isinstance(piece, End):
+        # A result without a call becomes a call, too.
+        goes_on = isinstance(piece, End) or (
+            isinstance(piece, ServerToolResult) and piece.answers
+        )
+        if self._was_result and not goes_on:
             self._segment += 1
         is_unanswered = isinstance(piece, ServerToolCall) and piece.unanswered
-        self._was_result = is_result or is_unanswered
+        self._was_result = isinstance(piece, ServerToolResult) or is_unanswered
         return f"{self._segment_id}-{self._segment}"
 
     def _last_chunk(self) -> AIMessageChunk:

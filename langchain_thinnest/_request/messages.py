@@ -83,6 +83,7 @@ def to_text(
     expand: Expand,
     agent_id: str | None = None,
     is_known: bool = False,
+    seen: int | None = None,
 ) -> str:
     """Write messages as the one string to send.
 
@@ -93,6 +94,7 @@ def to_text(
         expand: Writes the tools that an answer tells of as messages.
         agent_id: The agent that the session belongs to.
         is_known: This process has spoken in the session before.
+        seen: How many of the messages the session has seen. Default: what they say of it.
 
     Returns:
         What to send as `message`.
@@ -102,7 +104,11 @@ def to_text(
     """
     transcript = _Transcript(_expanded(messages, expand), options or CallOptions())
     if session_id is not None:
-        messages = _new_part(messages, session_id, agent_id, is_known=is_known)
+        messages = (
+            _new_part(messages, session_id, agent_id, is_known=is_known)
+            if seen is None
+            else messages[seen:]
+        )
     return transcript.of(_expanded(messages, expand), session_id)
 
 
