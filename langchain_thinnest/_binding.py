@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.retry import RunnableRetry
 from pydantic import BaseModel, Field, create_model
 from tenacity import retry_if_exception
@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from langchain_thinnest._answer.typed import ObjectParser, with_raw
 from langchain_thinnest._fields import ThinnestFields
+from langchain_thinnest._request.headers import ExtraHeaders
 from langchain_thinnest._request.structured import Method, Schema, typed_answer
 from langchain_thinnest._request.tool_protocol import as_function, choice_of
 from langchain_thinnest.errors import is_retryable
@@ -46,8 +47,32 @@ class _Retry(RunnableRetry[LanguageModelInput, AIMessage]):
         return arguments
 
 
+class _Bound(RunnableBinding[LanguageModelInput, AIMessage]):
+    """The framework's binding; headers that are bound are in no repr or serialised form."""
+
+    @classmethod
+    @override
+    def lc_id(cls) -> list[str]:
+        return [*cls.get_lc_namespace(), "RunnableBinding"]
+
+    @override
+    def bind(self, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
+        return super().bind(**_with_unseen(kwargs))
+
+
+def _with_unseen(kwargs: dict[str, Any]) -> dict[str, Any]:
+    headers = kwargs.get("extra_headers")
+    return kwargs if headers is None else {**kwargs, "extra_headers": ExtraHeaders(headers)}
+
+
 class ThinnestBinding(ThinnestFields):
     """Methods that bind arguments to a `ChatThinnest`, or wrap it."""
+
+    if not TYPE_CHECKING:  # type checkers see the framework's
+
+        def bind(self, **kwargs: Any) -> Any:
+            """As the framework's, with headers kept unseen."""
+            return _Bound(bound=self, kwargs=_with_unseen(kwargs), config={})
 
     @override
     def bind_tools(

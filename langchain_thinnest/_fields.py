@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import os
 import pickle
-import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -36,6 +35,7 @@ from langchain_thinnest._http.backends import check as check_store
 from langchain_thinnest._http.environment import is_loopback
 from langchain_thinnest._request.body import checked_id, has_control_characters
 from langchain_thinnest._request.endpoint import STREAM, checked_endpoint, repeated_in
+from langchain_thinnest._request.headers import problem_of
 from langchain_thinnest._signatures import Constructor, help_of
 from langchain_thinnest.errors import ThinnestRequestError
 
@@ -51,8 +51,6 @@ _UNSET_BY_NONE = (
     "base_url",
     "endpoint",
 )
-_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
-_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
 _DEFAULT_BASE_URL = "https://api.thinnest.ai"
 
 
@@ -309,17 +307,8 @@ class ThinnestFields(BaseChatModel):
     @field_validator("default_headers")
     @classmethod
     def _check_headers(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        for name, content in (value or {}).items():
-            if name.lower() == "authorization":
-                raise ValueError("must not hold Authorization: pass the key as api_key")
-            if name.lower() in _FRAMING:
-                raise ValueError(f"must not hold {name}: the connection's own headers are set")
-            if not (name + content).isascii() or has_control_characters(name + content):
-                raise ValueError(f"holds control or non-ASCII characters in {name!a}")
-            if not _HEADER_NAME.fullmatch(name):
-                raise ValueError(f"holds {name!a}, which is no name of a header")
-            if content != content.strip():
-                raise ValueError(f"holds spaces around the value of {name!a}")
+        if value and (problem := problem_of(value)):
+            raise ValueError(problem)
         return value
 
     @model_validator(mode="after")

@@ -238,6 +238,7 @@ class Calls(Protocol[R_co]):
         tool_choice: str | bool | Mapping[str, Any] | None = None,
         parallel_tool_calls: bool | None = None,
         response_format: Schema | None = None,
+        extra_headers: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> R_co:
         """Ask the agent.
@@ -256,6 +257,8 @@ class Calls(Protocol[R_co]):
             parallel_tool_calls: `False` asks for one call at most.
             response_format: The schema that the answer must fit. The answer stays text;
                 `with_structured_output` reads it too.
+            extra_headers: Headers of this call alone, such as trace context or a tenant's
+                name. They stand in no trace, cache key, error or log.
             **kwargs: What is meant for other providers is ignored, with a warning.
 
         Raises:

@@ -81,6 +81,7 @@ from langchain_thinnest._request.endpoint import (
     key_hint,
     path_of,
 )
+from langchain_thinnest._request.headers import with_extra
 from langchain_thinnest._request.messages import to_text, tool_call_ids
 from langchain_thinnest._request.tool_protocol import CallOptions
 from langchain_thinnest._sessions import KNOWN_SESSIONS
@@ -95,10 +96,12 @@ _RUN = "_thinnest_run"
 _INNER = "_thinnest_inner"
 GRAPH_TURN = "_thinnest_graph_turn"  # from `agents`
 _CONTEXT = "_thinnest_context"
+_HEADERS = "extra_headers"
 _CALL_ARGUMENTS = frozenset(
     {
         "agent_id",
         "endpoint",
+        _HEADERS,
         "ls_structured_output_format",
         "model",
         "parallel_tool_calls",
@@ -497,7 +500,10 @@ class ChatThinnest(ThinnestBinding):
         )
         stop = self.stop if stop is None else stop
         return Call(
-            endpoint=self._endpoint(path_of(endpoint, agent_id)),
+            endpoint=self._endpoint(
+                path_of(endpoint, agent_id),
+                with_extra(self.default_headers, kwargs.get(_HEADERS)),
+            ),
             key_hint=key_hint(self.thinnest_api_key.get_secret_value(), endpoint),
             body=request.body(),
             session=None if session_id is None else (agent_id, session_id),
@@ -519,7 +525,7 @@ class ChatThinnest(ThinnestBinding):
             turn=turn,
         )
 
-    def _endpoint(self, path: str) -> Endpoint:
+    def _endpoint(self, path: str, headers: Mapping[str, str]) -> Endpoint:
         # Again, since assignments, `model_copy` and `model_construct` validate nothing.
         if problem := insecure(self.base_url, allowed=self.allow_insecure_http):
             raise ThinnestRequestError(f"base_url {problem}. The message was not sent.")
@@ -529,7 +535,7 @@ class ChatThinnest(ThinnestBinding):
             path=path,
             api_key=self.thinnest_api_key,
             timeout=timeout,
-            headers=self.default_headers or {},
+            headers=headers,
             client=self.http_client,
             async_client=self.http_async_client,
             max_streams=self.max_streams,
@@ -651,7 +657,8 @@ def _run_fields(
 
 def _public(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that traces and cache keys may show."""
-    shown = {key: value for key, value in kwargs.items() if key not in _PRIVATE}
+    hidden = {*_PRIVATE, _HEADERS}
+    shown = {key: value for key, value in kwargs.items() if key not in hidden}
     session_id, request_metadata = kwargs.get(_CONTEXT, (None, None))
     if session_id is not None:
         shown["session_id"] = session_id

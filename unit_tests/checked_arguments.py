@@ -184,6 +184,7 @@ async def right_arguments_of_calls(model: ChatThinnest, config: RunnableConfig) 
         tool_choice={"type": "function", "function": {"name": "look_up"}},
         parallel_tool_calls=False,
         response_format=Weather,
+        extra_headers={"traceparent": "00-1-2-01"},
     )
 
 
@@ -200,6 +201,7 @@ async def wrong_arguments_of_calls(model: ChatThinnest) -> None:
         tool_choice=1,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         parallel_tool_calls="no",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         response_format="json",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        extra_headers={"X": 1},  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     )
     await model.ainvoke(
         1,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -213,6 +215,7 @@ async def wrong_arguments_of_calls(model: ChatThinnest) -> None:
         tool_choice=1,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         parallel_tool_calls="no",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         response_format="json",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        extra_headers={"X": 1},  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     )
     model.stream(
         1,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -226,6 +229,7 @@ async def wrong_arguments_of_calls(model: ChatThinnest) -> None:
         tool_choice=1,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         parallel_tool_calls="no",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         response_format="json",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        extra_headers={"X": 1},  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     )
     model.astream(
         1,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -239,6 +243,7 @@ async def wrong_arguments_of_calls(model: ChatThinnest) -> None:
         tool_choice=1,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         parallel_tool_calls="no",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         response_format="json",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        extra_headers={"X": 1},  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     )
 
 
