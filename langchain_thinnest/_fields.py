@@ -113,7 +113,8 @@ class ThinnestFields(BaseChatModel):
 
     session_key: str = "session_id"
     """The key in `config["configurable"]` that holds the session. Set it to `"thread_id"`,
-    and each LangGraph thread is a session."""
+    and each LangGraph thread is a session. Sessions then follow forks in the graph that
+    `create_thinnest_agent` makes; a plain model in `create_agent` follows none."""
 
     request_metadata: dict[str, Any] | None = None
     """Context for the agent, sent as the request's `metadata`. A call's `request_metadata=`

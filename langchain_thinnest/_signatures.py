@@ -151,7 +151,9 @@ class Constructor(Protocol):
                 and so does `config["configurable"][session_key]`, in this order. Default:
                 no memory.
             session_key: The key in `config["configurable"]` that holds the session. Set it
-                to `"thread_id"`, and each LangGraph thread is a session.
+                to `"thread_id"`, and each LangGraph thread is a session. Sessions then
+                follow forks in the graph that `create_thinnest_agent` makes; a plain model
+                in `create_agent` follows none.
             metadata: LangChain's: metadata of each of this model's runs, in traces. What
                 is sent to the agent is `request_metadata`.
             request_metadata: Context for the agent, sent as the request's `metadata`. A

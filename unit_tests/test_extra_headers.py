@@ -13,6 +13,7 @@ from langchain_core.load import dumps
 from langchain_core.tracers.base import BaseTracer
 
 from langchain_thinnest import ChatThinnest, ThinnestError, ThinnestRequestError
+from langchain_thinnest._request.headers import with_extra
 from unit_tests.answers import refusal, stream
 from unit_tests.conftest import KEY, Make
 from unit_tests.contract import EVENTS, TEXT, as_sse
@@ -203,3 +204,11 @@ def test_a_callers_client_sends_them_too(network: Network, side: Side, make: Mak
         )
         ask(side, "invoke", model, HEADERS)
     assert network.requests[0].headers["x-tenant"] == SECRET
+
+
+def test_one_header_is_sent_once() -> None:
+    """The call's own one, however the names are written."""
+    assert with_extra({"x-tenant": "all", "X-B": "b"}, {"X-Tenant": "mine"}) == {
+        "X-B": "b",
+        "X-Tenant": "mine",
+    }
