@@ -17,12 +17,12 @@ from langchain_core.messages import (
     RemoveMessage,
     SystemMessage,
 )
-from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.store.memory import InMemoryStore
+from langgraph_supervisor import create_supervisor
 
-from integration_tests.conftest import KEY, Make
+from integration_tests.conftest import KEY, Make, example_agent
 from langchain_thinnest import (
     ChatThinnest,
     ThinnestBalanceError,
@@ -78,24 +78,6 @@ def nested(model: ChatThinnest, **options: Any) -> Any:
     parent = StateGraph(MessagesState)
     parent.add_node("sub", create_thinnest_agent(model, name="hosted"))
     parent.add_edge(START, "sub")
-    return parent.compile(checkpointer=InMemorySaver(), **options)
-
-
-def supervised(model: ChatThinnest, **options: Any) -> Any:
-    """As supervisors do: only the last message of an agent's turn comes into their state."""
-    agent = create_thinnest_agent(model, name="hosted")
-
-    def ask(state: MessagesState, config: Any) -> Any:
-        found = agent.invoke({"messages": state["messages"]}, config)
-        return {"messages": [found["messages"][-1], AIMessage("Handing back.")]}
-
-    async def aask(state: MessagesState, config: Any) -> Any:
-        found = await agent.ainvoke({"messages": state["messages"]}, config)
-        return {"messages": [found["messages"][-1], AIMessage("Handing back.")]}
-
-    parent = StateGraph(MessagesState)
-    parent.add_node("ask", RunnableLambda(ask, aask))
-    parent.add_edge(START, "ask")
     return parent.compile(checkpointer=InMemorySaver(), **options)
 
 
@@ -319,26 +301,50 @@ def emulator_of() -> Iterator[Any]:
         yield make
 
 
-def test_a_supervisor_keeps_the_last_message_of_a_turn(
-    emulator: ThinnestEmulator, make: Make, is_async: bool
-) -> None:
-    thread = Thread(
-        emulator, supervised(make("ag_example", session_key="thread_id")), is_async
-    )
-    for text in ("one", "two", "three"):
-        thread.run(text)
-        assert emulator.requests[-1]["session_id"] == "t"
-        assert emulator.requests[-1]["message"].endswith(text)
-        assert emulator.requests[-1]["message"].count("User:") <= 1
-    first = thread.messages[0].model_copy(update={"content": "edited"})
-    thread.graph.update_state(CONFIG, {"messages": [first]}, as_node="ask")
-    thread.run("four")
-    branch = emulator.requests[-1]["session_id"]
-    assert branch.startswith("t-")
-    assert "edited" in emulator.requests[-1]["message"]
-    thread.run("five")
-    assert emulator.requests[-1]["session_id"] == branch
-    assert "edited" not in emulator.requests[-1]["message"]
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")  # its own, not ours
+@pytest.mark.parametrize("mode", ["last_message", "full_history"])
+def test_under_a_supervisor(is_async: bool, options: dict[str, Any], mode: Any) -> None:
+    """By default only the last message of an agent's turn comes into its state."""
+    handed_over = False
+
+    def boss(message: str, _: Any) -> str:
+        nonlocal handed_over
+        handed_over = not handed_over
+        call = '{"name": "transfer_to_hosted", "arguments": {}}'
+        return f"<tool_call>{call}</tool_call>" if handed_over else "All done."
+
+    agents: Any = {"ag_boss": boss, "ag_hosted": example_agent}
+    with ThinnestEmulator(agents, api_keys=[KEY]) as emulator:
+        model = ChatThinnest(agent_id="ag_boss", api_key=KEY, base_url=emulator.base_url)
+        hosted = model.model_copy(update={"agent_id": "ag_hosted", "session_key": "thread_id"})
+        agent = create_thinnest_agent(hosted, name="hosted")
+        graph = create_supervisor([agent], model=model, output_mode=mode)
+        thread = Thread(
+            emulator, graph.compile(checkpointer=InMemorySaver(), **options), is_async
+        )
+
+        def asked(text: str) -> tuple[str, str]:
+            thread.run(text)
+            (request,) = [
+                request
+                for request in emulator.requests[-3:]
+                if request["agent_id"] == "ag_hosted"
+            ]
+            return request["session_id"], request["message"]
+
+        for text in ("one", "two", "three"):
+            session, message = asked(text)
+            assert session == "t"
+            assert message.count("User: ") == 1
+            assert f"User: {text}" in message
+        first = thread.messages[0].model_copy(update={"content": "edited"})
+        thread.graph.update_state(CONFIG, {"messages": [first]}, as_node="supervisor")
+        branch, message = asked("four")
+        assert branch.startswith("t-")
+        assert message.startswith("User: edited")
+        session, message = asked("five")
+        assert session == branch
+        assert "User: edited" not in message
 
 
 def test_tools_of_the_server_are_of_the_state_too(
