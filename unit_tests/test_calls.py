@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
 
 from langchain_thinnest import ThinnestError, ThinnestRequestError
-from unit_tests.answers import chunk, refusal, stream
+from unit_tests.answers import END, chunk, refusal, stream
 from unit_tests.conftest import KEY, Make
 from unit_tests.contract import BLOCKS, EVENTS, OFFSET, TEXT, USAGE, as_sse, without_ids
 from unit_tests.network import VIEWS, Network, Side, Wait
@@ -376,3 +376,15 @@ def test_a_batch(network: Network, side: Side, make: Make) -> None:
     side.invoke(model, "first")
     found = side.either(model.batch, model.abatch, ["a", "b", "c"])
     assert [answer.text for answer in found] == [TEXT] * 3
+
+
+@pytest.mark.parametrize("turn", [EVENTS[3:4], [{"type": "new"}], EVENTS[0:1]])
+def test_each_event_ends_a_silence(
+    network: Network, side: Side, make: Make, view: str, turn: Any
+) -> None:
+    """Heartbeats are none, but whatever else comes is: a tool that takes long, say."""
+    wait, beat = Wait(4.0), chunk(b": beat\n\n")
+    event = chunk(as_sse(*turn))
+    rest = chunk(as_sse(*EVENTS[4:]))
+    network.answer([WHOLE[0], event, wait, beat, wait, event, wait, beat, wait, rest, END])
+    side.ask(view, make(stall_timeout=10.0), "hi")

@@ -32,6 +32,11 @@ def test_a_copied_chunk_is_as_one_that_was_made() -> None:
         assert ours.model_dump() == theirs.model_dump()
         assert ours.message.model_fields_set == theirs.message.model_fields_set
         assert ours.message.content_blocks == theirs.message.content_blocks
+        for own, others in ((ours, theirs), (ours.message, theirs.message)):
+            assert list(own.__dict__) == list(others.__dict__)
+            assert own.__pydantic_extra__ == others.__pydantic_extra__
+            assert own.__pydantic_private__ == others.__pydantic_private__
+            assert own.model_copy(deep=True) == others
         assert pickle.loads(pickle.dumps(ours)) == theirs
         assert ours + chunk("b") == theirs + made("b")
 
@@ -43,5 +48,10 @@ def test_chunks_share_nothing() -> None:
             assert value is not getattr(second.message, name), name
     first.message.additional_kwargs["x"] = first.message.response_metadata["x"] = 1
     first.message.tool_calls.append({"name": "x", "args": {}, "id": "1"})
-    assert second == made("b")
-    assert chunk("c") == made("c")
+    first.message.later = 1  # type: ignore[attr-defined]  # messages take any field
+    first.message.id = first.generation_info = "x"  # type: ignore[assignment]
+    for ours, theirs in ((second, made("b")), (chunk("c"), made("c"))):
+        assert ours == theirs
+        assert ours.model_fields_set == theirs.model_fields_set
+        assert ours.message.model_fields_set == theirs.message.model_fields_set
+        assert ours.message.__pydantic_extra__ == {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from copy import copy
 from typing import Any, cast
 from uuid import uuid4
 
@@ -227,6 +226,7 @@ class Answer:
 
 _TEXT = AIMessageChunk(content="", response_metadata={"model_provider": PROVIDER})
 _TEXT_CHUNK = ChatGenerationChunk(message=_TEXT)
+_set = object.__setattr__
 
 
 def _text_chunk(text: str) -> ChatGenerationChunk:
@@ -235,16 +235,24 @@ def _text_chunk(text: str) -> ChatGenerationChunk:
     There is one for every event, and pydantic's way to make one takes as long as all else that
     is done for an event: it validates, though there is nothing here that could be wrong.
     """
-    message, chunk = copy(_TEXT), copy(_TEXT_CHUNK)
-    message.__dict__.update(
-        content=text,
-        additional_kwargs={},
-        response_metadata={"model_provider": PROVIDER},
-        tool_calls=[],
-        invalid_tool_calls=[],
-        tool_call_chunks=[],
-    )
-    chunk.__dict__.update(text=text, message=message)
+    message = AIMessageChunk.__new__(AIMessageChunk)
+    own = {
+        "content": text,
+        "additional_kwargs": {},
+        "response_metadata": {"model_provider": PROVIDER},
+        "tool_calls": [],
+        "invalid_tool_calls": [],
+        "tool_call_chunks": [],
+    }
+    _set(message, "__dict__", {**_TEXT.__dict__, **own})
+    _set(message, "__pydantic_fields_set__", {*_TEXT.__pydantic_fields_set__})
+    _set(message, "__pydantic_extra__", {})
+    _set(message, "__pydantic_private__", None)
+    chunk = ChatGenerationChunk.__new__(ChatGenerationChunk)
+    _set(chunk, "__dict__", {**_TEXT_CHUNK.__dict__, "text": text, "message": message})
+    _set(chunk, "__pydantic_fields_set__", {*_TEXT_CHUNK.__pydantic_fields_set__})
+    _set(chunk, "__pydantic_extra__", None)
+    _set(chunk, "__pydantic_private__", None)
     return chunk
 
 

@@ -193,10 +193,16 @@ class Turn:
             self._json.feed(data)
             return ()
         if self._is_plain and (payload := self._decoder.only_event(data)):
-            self.events += 1
             text = text_of(payload)
-            return self._take(payload) if text is None else self._hear(text)
+            if text is not None:
+                self.events += 1
+                return self._hear(text)
+            return self._take_one(payload)
         return self._take_all(data)
+
+    def _take_one(self, payload: Payload) -> Iterator[Piece]:
+        self.events += 1
+        yield from self._take(payload)
 
     def _take_all(self, data: bytes) -> Iterator[Piece]:
         try:
