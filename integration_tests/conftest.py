@@ -13,6 +13,7 @@ from integration_tests.warm import Cold, Warm, warmed_up
 from integration_tests.ways import V3_WAYS, WAYS
 from integration_tests.wire import WireServer
 from langchain_thinnest import ChatThinnest
+from langchain_thinnest._answer import message
 from langchain_thinnest._http import store
 from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
 from unit_tests.contract import EVENTS
@@ -60,6 +61,12 @@ def pytest_collection_finish() -> None:
 def fresh_limits() -> None:
     """Forget what servers said of their limits: a port may be another server's by now."""
     store.forget()
+
+
+@pytest.fixture(autouse=True)
+def the_same_metadata_on_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests name all metadata of an answer; later cores are told one key more."""
+    monkeypatch.setattr(message, "NORMALIZES", False)
 
 
 @pytest.fixture

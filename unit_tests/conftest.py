@@ -12,6 +12,7 @@ import pytest_socket
 from hypothesis import HealthCheck, settings
 
 from langchain_thinnest import ChatThinnest
+from langchain_thinnest._answer import message
 from langchain_thinnest._http import store
 from langchain_thinnest._http.transport import CLIENTS
 from unit_tests import fast_network
@@ -40,6 +41,12 @@ def _no_socket() -> Iterator[None]:
     pytest_socket.disable_socket(allow_unix_socket=True)
     yield
     pytest_socket.enable_socket()
+
+
+@pytest.fixture(autouse=True)
+def the_same_metadata_on_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests name all metadata of an answer; later cores are told one key more."""
+    monkeypatch.setattr(message, "NORMALIZES", False)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
 
 from langchain_thinnest import ThinnestError, ThinnestRequestError
+from langchain_thinnest._answer import message
 from unit_tests.answers import END, chunk, refusal, stream
 from unit_tests.conftest import KEY, Make
 from unit_tests.contract import BLOCKS, EVENTS, OFFSET, TEXT, USAGE, as_sse, without_ids
@@ -388,3 +389,31 @@ def test_each_event_ends_a_silence(
     rest = chunk(as_sse(*EVENTS[4:]))
     network.answer([WHOLE[0], event, wait, beat, wait, event, wait, beat, wait, rest, END])
     side.ask(view, make(stall_timeout=10.0), "hi")
+
+
+@pytest.mark.parametrize("normalizes", [False, True])
+@pytest.mark.parametrize(
+    ("turn", "reason"), [(EVENTS, "stop"), (LOCAL[:3] + LOCAL[-1:], "tool_call")]
+)
+def test_the_reason_to_finish_that_all_providers_share(
+    network: Network,
+    side: Side,
+    make: Make,
+    view: str,
+    monkeypatch: pytest.MonkeyPatch,
+    turn: Any,
+    reason: str,
+    normalizes: bool,
+) -> None:
+    """A core that reads it, from 1.8.4 on, is told; earlier ones know no such key."""
+    monkeypatch.setattr(message, "NORMALIZES", normalizes)
+    network.answer(stream(*(as_sse(event) for event in turn)))
+    model: Any = make().bind_tools([look])
+    answer = (
+        side.ask(view, model, "hi")
+        if view != "v3"
+        else side.output(model.bound, "hi", **model.kwargs)
+    )
+    assert answer.response_metadata["finish_reason"] == "stop"
+    found = answer.response_metadata.get("normalized_finish_reason")
+    assert found == (reason if normalizes else None)

@@ -99,7 +99,11 @@ class BlockEvents:
 
     def _finish(self) -> MessagesData:
         message = self._answer.message()
-        finish: dict[str, Any] = {"metadata": message.response_metadata}
+        metadata = message.response_metadata
+        finish: dict[str, Any] = {"metadata": metadata}
+        if "normalized_finish_reason" in metadata:  # then they are fields of the event, too
+            keys = ("finish_reason", "normalized_finish_reason")
+            finish.update((key, metadata[key]) for key in keys)
         if message.usage_metadata is not None:
             finish["usage"] = message.usage_metadata
         if message.additional_kwargs:  # no field of the protocol, but the framework takes it

@@ -7,6 +7,7 @@ This module knows nothing of how an answer is fetched.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, cast
 from uuid import uuid4
@@ -19,6 +20,7 @@ from langchain_core.messages.tool import (
     tool_call_chunk,
 )
 from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.version import VERSION
 
 from langchain_thinnest._answer.content_blocks import block_of_raw
 from langchain_thinnest._answer.places import around
@@ -39,6 +41,7 @@ _OURS = frozenset(
         "finish_reason",
         "model_name",
         "model_provider",
+        "normalized_finish_reason",
         "output_version",
         "rate_limit",
         "request_id",
@@ -46,6 +49,8 @@ _OURS = frozenset(
         "session_id",
     }
 )
+# LangChain has a reason to finish that is the same for all providers since 1.8.4.
+NORMALIZES = tuple(map(int, re.findall(r"\d+", VERSION)[:3])) >= (1, 8, 4)
 # LangChain parses the arguments of each chunk; above this length that is slow.
 _LONG_PART = 2000
 
@@ -208,6 +213,9 @@ class Answer:
         }
         if turn.is_over:
             metadata["finish_reason"] = "stop_sequence" if turn.is_cut else "stop"
+            if NORMALIZES:
+                calls = any(call.args is not None for call in turn.local_calls)
+                metadata["normalized_finish_reason"] = "tool_call" if calls else "stop"
         session_id = self._session_id or turn.server_session_id
         if session_id:
             metadata["session_id"] = session_id
