@@ -188,6 +188,9 @@ class _Head:
         self.is_cut = len(line) < size and not line.endswith(b"\n")  # closed within it
         return line
 
+    def flush(self) -> None:
+        pass  # Python 3.13 asks for it when it forgets a response
+
     def close(self) -> None:
         pass
 
