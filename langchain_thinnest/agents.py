@@ -40,7 +40,6 @@ try:
     from langgraph.graph import START, MessagesState, StateGraph
     from langgraph.graph.message import push_message
     from langgraph.runtime import get_runtime
-    from langgraph.types import Command
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "langgraph":
         raise
@@ -53,8 +52,6 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
     from langgraph.store.base import BaseStore
     from langgraph.types import Checkpointer
-
-_Update = dict[str, list[BaseMessage]]
 
 
 def create_thinnest_agent(
@@ -326,10 +323,25 @@ class _GraphTurn:
         """Write the answer as the messages of an agent loop."""
         return expand(answer.model_copy(update={"name": self._name}), self.segment_id)
 
-    def update(self, messages: list[BaseMessage]) -> _Update | Command[Any]:
+    def update(self, messages: list[BaseMessage]) -> dict[str, list[BaseMessage]]:
         """Return what to append to the state."""
+        update = {"messages": messages}
         if self.reports_events:
-            # Events tell of the answer as one message, so its parts have ids that LangGraph
-            # has not seen. It looks for messages in a dict, and not in pairs.
-            return Command(update=[("messages", messages)])
-        return {"messages": messages}
+            self._count_as_shown(update)
+        return update
+
+    def _count_as_shown(self, update: dict[str, list[BaseMessage]]) -> None:
+        """Keep LangGraph from showing the messages again, whole, at its nodes' ends.
+
+        Events tell of the answer as one message, so its parts have ids that LangGraph has not
+        seen. What a node is given counts as seen: so its handlers are told of a node that was
+        given these. No other handler is.
+        """
+        callbacks: Any = self._node_config.get("callbacks")
+        metadata = self._node_config.get("metadata") or {}
+        for handler in getattr(callbacks, "handlers", callbacks or ()):
+            if type(handler).__module__.startswith("langgraph."):
+                run_id = uuid4()
+                name = metadata.get("langgraph_node")
+                handler.on_chain_start({}, update, run_id=run_id, metadata=metadata, name=name)
+                handler.on_chain_end({}, run_id=run_id)

@@ -389,3 +389,47 @@ def test_v3_events_of_a_graph(make: Make, is_async: bool) -> None:
         state = events.output
     assert texts == [TEXT]
     assert types(state["messages"]) == ["human", "ai", "tool", "ai"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_v3_events_of_a_graph_in_a_graph(make: Make, is_async: bool) -> None:
+    """The answer is shown once: by the subgraph, and not again at the end of the node."""
+    parent = StateGraph(MessagesState)
+    parent.add_node("sub", create_thinnest_agent(make(), name="hosted"))
+    parent.add_edge(START, "sub")
+    graph = parent.compile()
+
+    async def arun() -> tuple[list[str], list[str], Any]:
+        events = await graph.astream_events(GIVEN, version="v3")
+        below = [
+            await message.text
+            async for sub in events.subgraphs
+            async for message in sub.messages
+        ]
+        texts = [await message.text async for message in events.messages]
+        return texts, below, await events.output()
+
+    if is_async:
+        texts, below, state = asyncio.run(arun())
+    else:
+        events = graph.stream_events(GIVEN, version="v3")
+        below = [str(message.text) for sub in events.subgraphs for message in sub.messages]
+        texts = [str(message.text) for message in events.messages]
+        state = events.output
+    assert texts == []
+    assert below == [TEXT]
+    assert types(state["messages"]) == ["human", "ai", "tool", "ai"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("subgraphs", [False, True])
+def test_messages_mode_of_a_graph_in_a_graph(
+    make: Make, is_async: bool, subgraphs: bool
+) -> None:
+    """Whoever does not listen to subgraphs is shown each message at the end of the node."""
+    parent = StateGraph(MessagesState)
+    parent.add_node("sub", create_thinnest_agent(make(), name="hosted"))
+    parent.add_edge(START, "sub")
+    parts = run(parent.compile(), is_async, ["messages"], subgraphs=subgraphs)
+    messages = [part[-1] for part in parts]
+    assert [text for _, text in shown(messages)] == [TEXT[:OFFSET], "...", TEXT[OFFSET:]]
