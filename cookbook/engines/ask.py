@@ -33,7 +33,7 @@ def model_of(folder):
 
 def ask(prompt, folder):
     """Ask one prompt unless the log has it; give what became of it."""
-    # A wrong setting fails here, before the log has a line of it.
+    # A wrong setting or folder fails here, before the log has a line of it.
     model, log = model_of(folder), log_of(folder)
     if known := log.claim(prompt):
         return known
@@ -53,8 +53,7 @@ class Log:
     """What is known of a folder's prompts. Who asks holds a lock on its process's file."""
 
     def __init__(self, folder):
-        self.folder = Path(folder, "log")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = Path(folder, "log")  # made by `begin`; where it is missing, that fails
         self.file, self.threads, self.read_to = None, threading.Lock(), Counter()
         self.counts = defaultdict(Counter)  # of each prompt's events
         self.asking = defaultdict(set)  # files in which a prompt is "asking" and nothing since
@@ -154,6 +153,7 @@ def begin():
         prompt = identified(json.loads(line))
         if prompts.setdefault(prompt["id"], prompt) != prompt:
             sys.exit(f"Two prompts have the id {prompt['id']!r}.")
+    Path(folder, "log").mkdir(parents=True, exist_ok=True)
     log = log_of(folder)
     log.read()
     for key in prompts:

@@ -1,4 +1,4 @@
-"""On Celery: `celery -A on_celery worker -c 4`, `python on_celery.py prompts.jsonl answers`."""
+"""On Celery: `celery -A on_celery worker`, and `python on_celery.py prompts.jsonl answers`."""
 
 import os
 import sys

@@ -6,7 +6,7 @@ import dask
 from ask import ask, begin, finish
 from dask.distributed import Client, LocalCluster, progress
 
-WORKERS, THREADS = 2, 4  # together a little more than the streams that the key may have open
+WORKERS, THREADS = 2, 4  # together the streams that the key may have open, or more
 
 if __name__ == "__main__":  # Dask's workers import this file
     prompts, folder = begin()

@@ -3,14 +3,19 @@
 import os
 import sys
 
-import ray
 from ask import ask, begin, finish
 
-SLOTS = 4  # a little more than the streams that the key may have open at once
+SLOTS = 4  # as many as the streams that the key may have open at once, or a little more
+LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-prompts, folder = begin()
-ray.init(num_cpus=SLOTS, include_dashboard=False, _node_ip_address="127.0.0.1")
-data = ray.data.from_items(prompts, override_num_blocks=4 * SLOTS)
-data.map(lambda prompt: {"id": prompt["id"], "event": ask(prompt, folder)}).materialize()
-sys.exit(finish(folder, prompts))
+if __name__ == "__main__":
+    prompts, folder = begin()
+    os.environ.update(LOCAL)  # no reports, and loopback only; it is read when Ray is imported
+    import ray
+
+    def ask_one(prompt):
+        return {"id": prompt["id"], "event": ask(prompt, folder)}
+
+    ray.init(num_cpus=SLOTS, include_dashboard=False)
+    ray.data.from_items(prompts, override_num_blocks=4 * SLOTS).map(ask_one).materialize()
+    sys.exit(finish(folder, prompts))

@@ -8,7 +8,7 @@ import pandas as pd
 from ask import ask, begin, finish
 from pyspark.sql import SparkSession
 
-SLOTS = 4  # a little more than the streams that the key may have open at once
+SLOTS = 4  # as many as the streams that the key may have open at once, or a little more
 
 if __name__ == "__main__":
     prompts, folder = begin()

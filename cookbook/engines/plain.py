@@ -7,7 +7,7 @@ from functools import partial
 from ask import ask, begin, finish
 from tqdm import tqdm
 
-THREADS = 8  # a little more than the streams that the key may have open at once
+THREADS = 8  # the streams that the key may have open at once, or a little more
 
 prompts, folder = begin()
 with ThreadPoolExecutor(THREADS) as pool:
