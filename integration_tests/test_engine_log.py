@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,9 @@ from langchain_thinnest.emulator import Fault, ThinnestEmulator
 
 if sys.platform == "win32":
     pytest.skip("the log needs fcntl", allow_module_level=True)
+
+import fcntl
+import resource
 
 from cookbook.engines import ask as engines
 
@@ -182,7 +184,7 @@ def test_what_another_process_asks_is_left_to_it_until_it_dies(
 ) -> None:
     run, is_asking = run_of("one", "two"), SPAWN.Event()
     (one, _), folder = run.begin(), str(run.folder)
-    other = SPAWN.Process(target=hold, args=(one, folder, is_asking))
+    other = SPAWN.Process(target=hold, args=(one, folder, is_asking), daemon=True)
     other.start()
     assert is_asking.wait(30)
     assert [prompt["prompt"] for prompt in run.begin()] == ["two"]
@@ -195,26 +197,41 @@ def test_what_another_process_asks_is_left_to_it_until_it_dies(
 
 
 def test_threads_and_processes_ask_each_prompt_once(server: Any, run_of: Any) -> None:
-    run = run_of(*map(str, range(40)))
+    numbers = [str(number) for number in range(60)]
+    run, all_are_there = run_of(*numbers), SPAWN.Barrier(3)
     prompts, folder = run.begin(), str(run.folder)
-    workers = [SPAWN.Process(target=ask_all, args=(prompts, folder)) for _ in range(2)]
+    asked = (prompts, folder, all_are_there)
+    workers = [SPAWN.Process(target=ask_all, args=asked, daemon=True) for _ in range(2)]
     for worker in workers:
         worker.start()
-    ask_all(prompts, folder)
+    ask_all(*asked)
     for worker in workers:
         worker.join(60)
-    assert sorted(request["message"] for request in server.requests) == sorted(
-        map(str, range(40))
-    )
-    assert len(run.finish("answered")) == 40
+    assert sorted(request["message"] for request in server.requests) == sorted(numbers)
+    assert len(run.finish("answered")) == 60
 
 
-def ask_all(prompts: Any, folder: str) -> None:
+def test_one_at_a_time_looks_and_notes(server: Any, run_of: Any) -> None:
+    run = run_of("one")
+    (one,), folder = run.begin(), str(run.folder)
+    other = engines.Log(folder)
+    with (run.folder / "log" / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        asked = pool.submit(engines.ask, one, folder)
+        time.sleep(0.3)
+        other.write(one["id"], "answered", text="by another process")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert asked.result() == "answered"
+    other.file.close()
+    assert server.requests == []
+
+
+def ask_all(prompts: Any, folder: str, all_are_there: Any) -> None:
+    engines.model_of(folder)  # which takes a while
+    all_are_there.wait(60)
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(lambda prompt: engines.ask(prompt, folder), prompts)) <= {
-            "answered",
-            "asking",
-        }
+        found = pool.map(lambda prompt: engines.ask(prompt, folder), prompts)
+        assert set(found) <= {"answered", "asking"}
 
 
 def test_an_interrupt_lets_the_same_process_ask_again(
@@ -234,19 +251,19 @@ def test_an_interrupt_lets_the_same_process_ask_again(
     assert engines.ask(one, folder) == "answered"
 
 
-def test_a_line_that_did_not_fit_spoils_no_other(
-    server: Any, run_of: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_that_did_not_fit_spoils_no_other(server: Any, run_of: Any) -> None:
     run = run_of("one", "two")
     (one, two), folder = run.begin(), str(run.folder)
     log = engines.log_of(folder)
     assert log.claim(one) is None
-    with monkeypatch.context() as patch:
-        whole = log.file
-        patch.setattr(log, "file", threading.local())
-        log.file.write = lambda line: whole.write(line[:9])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = run.log().stat().st_size + 9
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
         with pytest.raises(OSError, match="No room"):
             log.write(one["id"], "answered", text="cut")
-        whole.close()
-    log.file = None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert run.log().stat().st_size == room
     assert engines.ask(two, folder) == engines.ask(one, folder) == "answered"
+    assert [entry["asked"] for entry in run.finish("answered")] == [2, 1]

@@ -54,7 +54,7 @@ class Log:
 
     def __init__(self, folder):
         self.folder = Path(folder, "log")  # made by `begin`; where it is missing, that fails
-        self.file, self.threads, self.read_to = None, threading.Lock(), Counter()
+        self.file, self.threads, self.read_to = None, threading.RLock(), Counter()
         self.counts = defaultdict(Counter)  # of each prompt's events
         self.asking = defaultdict(set)  # files in which a prompt is "asking" and nothing since
         self.error = {}  # the class of a prompt's last error
@@ -71,17 +71,19 @@ class Log:
 
     def write(self, id, event, **more):
         """Append a line. What ended is on the disk when this returns."""
-        if self.file is None:
-            name = f"{time.time():.0f}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
-            self.file = io.FileIO(self.folder / name, "a")
-            fcntl.flock(self.file, fcntl.LOCK_EX)  # it ends with the process, also if killed
         entry = {"id": id, "event": event, "at": round(time.time(), 3), **more}
         line = json.dumps(entry, default=str).encode() + b"\n"
-        if self.file.write(line) != len(line):  # one call to the system, so lines do not mix
-            self.file = None  # the next line is not to go on where this one was cut
-            raise OSError(f"No room for the log in {self.folder}")
-        if event != "asking":
-            os.fsync(self.file.fileno())
+        with self.threads:
+            if self.file is None:
+                name = f"{time.time():.0f}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+                self.file = io.FileIO(self.folder / name, "a")
+                fcntl.flock(self.file, fcntl.LOCK_EX)  # which ends with the process
+            if self.file.write(line) != len(line):  # one call to the system: lines do not mix
+                self.file.close()
+                self.file = None  # the next line is not to go on where this one was cut
+                raise OSError(f"No room for the log in {self.folder}")
+            if event != "asking":
+                os.fsync(self.file)
         return event
 
     def read(self):
