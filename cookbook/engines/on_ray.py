@@ -17,5 +17,6 @@ if __name__ == "__main__":
         return {"id": prompt["id"], "event": ask(prompt, folder)}
 
     ray.init(num_cpus=SLOTS, include_dashboard=False)
-    ray.data.from_items(prompts, override_num_blocks=4 * SLOTS).map(ask_one).materialize()
+    data = ray.data.from_items(prompts, override_num_blocks=len(prompts) // 5 + 1)
+    data.map(ask_one).materialize()  # a task is a block: about five prompts
     sys.exit(finish(folder, prompts))

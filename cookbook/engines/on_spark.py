@@ -24,7 +24,7 @@ if __name__ == "__main__":
             yield pd.DataFrame(rows, columns=["id", "event"])
 
     if prompts:
-        data = spark.createDataFrame(prompts).repartition(min(len(prompts), 4 * SLOTS))
+        data = spark.createDataFrame(prompts).repartition(len(prompts) // 5 + 1)
         data.mapInPandas(ask_all, "id string, event string").collect()
     spark.stop()
     sys.exit(finish(folder, prompts))
