@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import messages_from_dict
 
 from integration_tests.conftest import KEY, echo_agent
 from langchain_thinnest.emulator import Fault, ThinnestEmulator
@@ -29,6 +31,7 @@ import resource
 
 from cookbook.engines import ask as engines
 
+ROOT = Path(__file__).parents[1]
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -56,7 +59,8 @@ class Run:
             tmp / "p.jsonl",
             monkeypatch,
         )
-        self.file.write_text("\n".join(json.dumps(prompt) for prompt in prompts))
+        lines = [json.dumps(prompt, ensure_ascii=False) for prompt in prompts]
+        self.file.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
     def begin(self, *more: str) -> list[dict[str, str]]:
         command = ["plain.py", str(self.file), str(self.folder), *more]
@@ -85,14 +89,15 @@ def run_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_what_was_answered_is_not_asked_again(server: Any, run_of: Any) -> None:
-    run = run_of("one", {"id": 7, "prompt": "two"}, "one")
+    run = run_of("one", {"id": 7, "prompt": "tw\u2028o"}, "one")
     assert run() == ["answered", "answered"]
     assert run() == []
     assert len(server.requests) == 2
     one, two = run.finish("answered")
     assert (one["prompt"], one["text"], len(one["id"])) == ("one", "0: one", 16)
-    assert (two["id"], two["text"], two["asked"]) == ("7", "0: two", 1)
-    assert two["message"]["data"]["usage_metadata"]["total_tokens"] > 0
+    assert (two["id"], two["text"], two["asked"]) == ("7", "0: tw\u2028o", 1)
+    (message,) = messages_from_dict([two["message"]])
+    assert message.usage_metadata["total_tokens"] > 0
     assert run.finish("failed") == []
 
 
@@ -164,9 +169,39 @@ def test_a_torn_line_is_no_line(server: Any, run_of: Any) -> None:
     run.log().write_bytes(whole[:-20])  # in the middle of the second answer
     assert [prompt["prompt"] for prompt in run.begin()] == ["two"]
     (failed,) = run.finish("failed")
-    assert (failed["event"], failed["next_run_asks"]) == ("asking", True)
+    assert (failed["error"], failed["next_run_asks"]) == ("Killed", True)
     assert run() == ["answered"]
     assert [entry["asked"] for entry in run.finish("answered")] == [1, 2]
+
+
+def test_a_clock_that_is_ahead_hides_no_answer(
+    server: Any, run_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of("one")
+    (one,), folder = run.begin(), str(run.folder)
+    dead = engines.Log(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(engines.time, "time", lambda: 2e10)
+        dead.claim(one)
+    dead.file.close()  # as when its process ends
+    assert engines.ask(one, folder) == "answered"
+    (answered,) = run.finish("answered")
+    assert (answered["text"], answered["asked"]) == ("0: one", 2)
+
+
+def test_what_was_killed_can_be_left_to_the_user(
+    server: Any, run_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "ASK_KILLED_AGAIN", False)
+    run = run_of("one", "two")
+    (one, two), folder = run.begin(), str(run.folder)
+    assert engines.log_of(folder).claim(one) is None
+    assert engines.ask(two, folder) == "answered"
+    assert run() == []  # the process of the first run has ended
+    (killed,) = run.finish("failed")
+    assert (killed["error"], killed["next_run_asks"]) == ("Killed", False)
+    assert run("--again", "Killed") == ["answered"]
+    assert {e["prompt"]: e["asked"] for e in run.finish("answered")} == {"one": 2, "two": 1}
 
 
 def hold(prompt: Any, folder: str, is_asking: Any) -> None:
@@ -267,3 +302,17 @@ def test_a_line_that_did_not_fit_spoils_no_other(server: Any, run_of: Any) -> No
     assert run.log().stat().st_size == room
     assert engines.ask(two, folder) == engines.ask(one, folder) == "answered"
     assert [entry["asked"] for entry in run.finish("answered")] == [2, 1]
+
+
+def test_the_page_shows_the_code_as_it_is() -> None:
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    files = [path.read_text() for path in (ROOT / "cookbook" / "engines").glob("*.py")]
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert any(block in file for file in files), block
+
+
+def test_what_ties_an_engine_in_is_short() -> None:
+    for path in (ROOT / "cookbook" / "engines").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= (220 if path.stem == "ask" else 30), path

@@ -23,6 +23,9 @@ from langchain_core.messages import message_to_dict
 
 from langchain_thinnest import ChatThinnest, is_retryable
 
+# What was being asked when its process was killed; if False, only by `--again Killed`.
+ASK_KILLED_AGAIN = True
+
 
 @functools.cache
 def model_of(folder):
@@ -103,16 +106,20 @@ class Log:
     def take(self, path, id, event, error=None, is_retryable=False, **_):
         """Count one line."""
         self.counts[id]["refused" if is_retryable else event] += 1
-        self.error[id] = error or self.error.get(id)
+        self.error[id] = "Killed" if event == "asking" else error or self.error.get(id)
         (self.asking[id].add if event == "asking" else self.asking[id].discard)(path)
 
     def state(self, id):
         """It is "answered", "failed" for good, "asking" now, or else None: to be asked."""
         if self.counts[id]["answered"]:
             return "answered"
-        if self.counts[id]["failed"] > self.counts[id]["again"]:
-            return "failed"
-        return "asking" if any(map(is_alive, self.asking[id])) else None
+        alive = [is_alive(path) for path in self.asking[id]]
+        if any(alive):
+            return "asking"
+        killed = 0 if ASK_KILLED_AGAIN else len(alive)
+        return (
+            "failed" if self.counts[id]["failed"] + killed > self.counts[id]["again"] else None
+        )
 
 
 def is_alive(path):
@@ -151,7 +158,8 @@ def begin():
     parser.add_argument("--again", nargs="+", default=[], metavar="ERROR", help=again)
     given = parser.parse_args()
     prompts, folder = {}, str(Path(given.folder).absolute())
-    for line in Path(given.prompts).read_text(encoding="utf-8").splitlines():
+    lines = Path(given.prompts).read_text(encoding="utf-8").split("\n")
+    for line in filter(str.strip, lines):
         prompt = identified(json.loads(line))
         if prompts.setdefault(prompt["id"], prompt) != prompt:
             sys.exit(f"Two prompts have the id {prompt['id']!r}.")
@@ -177,15 +185,19 @@ def identified(prompt):
 def finish(folder, prompts=()):
     """Write `answered.jsonl`, and `failed.jsonl` with all others; 1 if there are some."""
     log = Log(folder)
+    entries = log.read()
+    texts = {entry["id"]: entry["prompt"] for entry in entries if "prompt" in entry}
     last = {prompt["id"]: {**prompt, "event": "never asked"} for prompt in prompts}
-    for entry in sorted(log.read(), key=lambda entry: entry["at"]):
-        kept = last.setdefault(entry["id"], {})
+    # Machines' clocks differ, so an answer counts as the last that is known.
+    for entry in sorted(entries, key=lambda e: (e["event"] == "answered", e["at"])):
         if entry["event"] in ("asking", "answered", "failed"):
-            last[entry["id"]] = {"prompt": kept.get("prompt"), **entry}
+            last[entry["id"]] = {"prompt": texts[entry["id"]], **entry}
     found = {"answered": [], "failed": []}
     for key, entry in last.items():
         state, asked = log.state(key), log.counts[key]["asking"]
         where = "answered" if state == "answered" else "failed"
+        if entry["event"] == "asking" and state != "asking":
+            entry["error"] = "Killed"
         found[where].append({**entry, "asked": asked, "next_run_asks": state is None})
     for name, entries in found.items():
         new = Path(folder, f"{name}.new")

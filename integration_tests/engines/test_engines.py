@@ -234,6 +234,20 @@ def test_celery_goes_on_when_all_of_it_was_killed(
     assert seconds <= 1.2 * ideal(PROMPTS)
 
 
+def test_ctrl_c_leaves_nothing_half_asked(server: Server, tmp_path: Path) -> None:
+    batch = Batch("plain", server, tmp_path, None)
+    with batch.run() as run:
+        wait_for(lambda: len(server.asked) > 10, "the first answers")
+        run.send_signal(signal.SIGINT)
+        assert run.wait(PATIENCE) != 0
+    assert not any(Log(batch.folder).open().values())
+    before = len(server.asked)
+    assert before < PROMPTS
+    with batch.run() as run:
+        assert run.wait(PATIENCE) == 0, batch.output.read_text()[-5000:]
+    assert check(batch, set()) == 0
+
+
 def test_what_failed_stands_beside_what_worked(server: Server, tmp_path: Path) -> None:
     batch = Batch("plain", server, tmp_path, None)
     batch.prompts.write_text("\n".join(f'"prompt {n}"' for n in range(10)))
