@@ -11,8 +11,8 @@ BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest lint bench bench-limits fuzz \
-	mutants break-faults chaos memory clean
+.PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest test-engines lint bench \
+	bench-limits fuzz mutants break-faults chaos memory clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
@@ -67,6 +67,11 @@ test-fast: .venv/test
 test-lowest: .venv-lowest/test
 	$(call pytest,.venv-lowest/bin/python,--ignore=integration_tests/agents)
 
+# cookbook/engines/ on Dask, Ray, Celery and Spark; needs Java 17 and redis-server.
+test-engines: .venv-engines/test
+	.venv-engines/bin/python -m pytest integration_tests/engines $(PYTEST_ARGS) \
+		--confcutdir=integration_tests/engines -o faulthandler_timeout=0
+
 lint: .venv/test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -103,7 +108,7 @@ memory: .venv/test
 	.venv/bin/python -m integration_tests.memory
 
 clean:
-	rm -rf .venv .venv-lowest build dist mutants
+	rm -rf .venv .venv-lowest .venv-engines build dist mutants
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -130,4 +135,11 @@ clean:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP) install --upgrade pip
 	.venv-lowest/bin/python $(PIP) install -e ".[emulator]" --group test $(LOWEST)
+	@touch $@
+
+.venv-engines/test: pyproject.toml Makefile
+	@echo "Installing the engines: 1.3 GB, some minutes, once."
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python $(PIP) install --upgrade pip
+	.venv-engines/bin/python $(PIP) install -e ".[emulator,redis]" --group engines
 	@touch $@
