@@ -84,7 +84,9 @@ def test_anything_else_begins_a_branch(messages: Any) -> None:
     assert place.session_id.startswith("t-")
     assert len(place.session_id) == len("t-") + 16
     assert place.seen == 0
+    assert place.asked == digests_of(messages)[-1]
     assert place.session_id == asked[1]
+    assert place.session_id != find(known, *messages, THREE)[0].session_id
     assert find(known, *messages)[0] == place  # workers agree
 
 
@@ -103,6 +105,20 @@ def test_a_branch_without_an_answer_goes_on_by_its_digest(behind: Any) -> None:
     known[branch] = seen_of(TWO)
     place, _ = find(known, TWO, *behind)
     assert (place.session_id, place.seen) == (branch, 1)
+    assert place.asked == digests_of([TWO, *behind])[-1]
+
+
+def test_a_branch_whose_run_was_stopped_goes_on() -> None:
+    known = {"t": seen_of(ONE, FIRST)}
+    place, _ = find(known, TWO)
+    known[place.session_id] = after(place.asked, [SECOND], 1)
+    assert find(known, TWO, THREE, step=3)[0].session_id == place.session_id
+    assert find(known, TWO, THREE, step=4)[0].session_id != place.session_id
+
+
+def test_the_first_message_may_be_an_answer() -> None:
+    branch = "t-0123456789abcdef"
+    assert find({}, answer("1", branch), TWO)[1] == [branch]
 
 
 def test_a_branch_is_looked_for_behind_the_last_answer_alone() -> None:
