@@ -119,7 +119,10 @@ def fill(schema: Json, question: str, results: list[Json] | None = None) -> Any:
             facts.update(json.loads(result["content"]))
         except (TypeError, ValueError):
             facts.setdefault("answer", result["content"])
-    return JSF({"type": "object", **_Said(question, facts).pin(schema)}).generate()
+    filler = JSF({"type": "object", **_Said(question, facts).pin(schema)})
+    # It is copied, which Python 3.14 does not do for an `itertools.count`.
+    filler.base_state["__counter__"] = iter(range(1, 1_000_000))
+    return filler.generate()
 
 
 class _Said:
