@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
 .PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest lint bench bench-limits fuzz \
-	mutants break-faults chaos memory clean
+	mutants break-faults chaos memory package public-api workflows clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
@@ -74,6 +74,34 @@ lint: .venv/test
 	.venv/bin/basedpyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports --no-cache
 
+# The public API beside its committed description, and beside the last release where git has its
+# tag. WRITE=1 describes it anew.
+public-api: .venv/test
+	.venv/bin/python -m unit_tests.public_api $(if $(WRITE),--write)
+	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
+	if [ -n "$$tag" ]; then .venv/bin/griffe check langchain_thinnest --against "$$tag"; \
+	else echo "No tag of a release here: compared with the description alone"; fi
+
+# What goes to a package index, built, looked at, installed into an empty environment and run.
+# pyroma asks for an e-mail address, which the project has not.
+package: .venv/package
+	rm -rf dist
+	.venv/bin/python -m build --outdir dist . > .venv/build.log || { cat .venv/build.log; exit 1; }
+	.venv/bin/twine check --strict dist/*
+	.venv/bin/check-wheel-contents dist/*.whl
+	.venv/bin/pyroma --min 10 --skip-tests AuthorEmail .
+	.venv/bin/python -m integration_tests.installed dist
+
+# The workflows and forms of .github/, and CITATION.cff. Nothing of it asks the network.
+SCHEMA = .venv/bin/check-jsonschema --builtin-schema vendor
+workflows: .venv/workflows
+	.venv/bin/zizmor --offline --pedantic --no-progress --quiet .github
+	$(SCHEMA).github-workflows .github/workflows/*.yml
+	$(SCHEMA).github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(SCHEMA).github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA).dependabot .github/dependabot.yml
+	$(SCHEMA).citation-file-format CITATION.cff
+
 # Speed beside raw httpx, the framework and other packages: benchmarks/README.md.
 bench: .venv/bench
 	.venv/bin/python -m benchmarks $(BENCH_ARGS)
@@ -124,6 +152,14 @@ clean:
 
 .venv/bench: .venv/bin/python pyproject.toml
 	@.venv/bin/python $(PIP) install -e . --group bench
+	@touch $@
+
+.venv/package: .venv/bin/python pyproject.toml
+	@.venv/bin/python $(PIP) install --group package
+	@touch $@
+
+.venv/workflows: .venv/bin/python pyproject.toml
+	@.venv/bin/python $(PIP) install --group workflows
 	@touch $@
 
 .venv-lowest/test: pyproject.toml Makefile
