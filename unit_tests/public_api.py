@@ -139,9 +139,11 @@ def _outside() -> Iterator[str]:
     """Extras, commands and variables of the environment."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for kind, table in (("extra", "optional-dependencies"), ("command", "scripts")):
-        section = re.search(rf"^\[project\.{table}\]\n(.*?)^\[", text, re.S | re.M)
+        section = re.search(
+            rf"^\[project\.{table}\]\n(.*?)^\[", text, re.DOTALL | re.MULTILINE
+        )
         assert section, table
-        for name in re.findall(r"^([\w-]+) =", section[1], re.M):
+        for name in re.findall(r"^([\w-]+) =", section[1], re.MULTILINE):
             yield f"{kind} {name}"
     for path in (ROOT / "langchain_thinnest").rglob("*.py"):
         for name in re.findall(r'"(THINNEST(?:AI)?_[A-Z_]+)"', path.read_text("utf-8")):

@@ -1,4 +1,4 @@
-"""The public API is what `public_api.txt` describes; `docs/stability.md` says what that means."""
+"""The public API is as `public_api.txt` describes it; see `docs/stability.md`."""
 
 from __future__ import annotations
 
