@@ -74,12 +74,12 @@ lint: .venv/test
 	.venv/bin/basedpyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports --no-cache
 
-# The public API beside its committed description, and beside the last release where git has its
-# tag. WRITE=1 describes it anew.
+# The public API beside its committed description; WRITE=1 describes it anew. Beside the tag of the
+# last release griffe tells what differs, for the changelog: it takes more for public than is.
 public-api: .venv/test
 	.venv/bin/python -m unit_tests.public_api $(if $(WRITE),--write)
 	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
-	if [ -n "$$tag" ]; then .venv/bin/griffe check langchain_thinnest --against "$$tag"; \
+	if [ -n "$$tag" ]; then .venv/bin/griffe check langchain_thinnest --against "$$tag" || true; \
 	else echo "No tag of a release here: compared with the description alone"; fi
 
 # What goes to a package index, built, looked at, installed into an empty environment and run.
