@@ -56,7 +56,7 @@ coverage: unit-coverage
 
 # The tests of connections once more: over the fast transport, and with clients of httpx2.
 OF_CONNECTIONS = $(patsubst %,integration_tests/test_%.py,answer calls cancellation connections \
-	errors faults http2 json_answers lifetime limits pools retries)
+	errors faults http2 json_answers lifetime limits pools retries security)
 
 test-fast: export THINNEST_TEST_TRANSPORT = fast
 test-fast: export THINNEST_TEST_HTTPX = httpx2

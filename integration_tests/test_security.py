@@ -46,7 +46,9 @@ def test_an_error_that_travels_takes_no_key_and_a_model_takes_its_own(
     with pytest.raises(ThinnestError) as caught:
         any_way(wired(), "hi")
     assert KEY.encode() not in pickle.dumps(caught.value)
-    assert KEY.encode() in pickle.dumps(wired())  # a worker needs it: keep such pickles secret
+    model = wired(default_headers={"X-Secret": "hush"}, shared_limits="sqlite:///tmp/word")
+    taken = pickle.dumps(model)  # a worker needs all of it: keep such pickles secret
+    assert all(secret in taken for secret in (KEY.encode(), b"hush", b"/tmp/word"))
 
 
 def test_each_promise_is_held_by_a_test() -> None:
