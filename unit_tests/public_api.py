@@ -136,7 +136,7 @@ def _contract(modules: dict[str, Any]) -> Iterator[str]:
 
 
 def _outside() -> Iterator[str]:
-    """Extras, commands and variables of the environment."""
+    """Extras, commands with their options, and variables of the environment."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for kind, table in (("extra", "optional-dependencies"), ("command", "scripts")):
         section = re.search(
@@ -145,6 +145,10 @@ def _outside() -> Iterator[str]:
         assert section, table
         for name in re.findall(r"^([\w-]+) =", section[1], re.MULTILINE):
             yield f"{kind} {name}"
+    for command in ("langchain_thinnest", "langchain_thinnest/emulator"):
+        code = (ROOT / command / "__main__.py").read_text(encoding="utf-8")
+        for name in re.findall(r'add_argument\(\s*"([\w-]+)"', code):
+            yield f"command -m {command.replace('/', '.')} {name}"
     for path in (ROOT / "langchain_thinnest").rglob("*.py"):
         for name in re.findall(r'"(THINNEST(?:AI)?_[A-Z_]+)"', path.read_text("utf-8")):
             yield f"environment {name}"

@@ -50,6 +50,7 @@ def test_a_change_is_told_with_what_to_do(
         "in messages: SERVER_TOOLS 'server_tools'",
         "environment THINNEST_AGENT_ID",
         "extra emulator",
+        "command -m langchain_thinnest.emulator --requests-per-window",
     ],
 )
 def test_what_the_description_covers(line: str) -> None:
