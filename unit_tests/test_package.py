@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -19,10 +20,12 @@ def run(code: str) -> str:
 
 # In one process, since its start takes longer than all that is asked.
 CODE = """
-import sys, langchain_thinnest
+import sys
+before = set(sys.modules)
+import langchain_thinnest
 
-others = ("langchain_core", "httpx", "pydantic", "tenacity")
-print(*[name for name in others if name in sys.modules])
+others = {"langchain_core", "httpx", "pydantic", "tenacity", "importlib.metadata"}
+print(*sorted(others & (sys.modules.keys() - before)))
 from langchain_thinnest import ChatThinnest
 others = ("starlette", "uvicorn", "simpleeval", "langchain", "langgraph")
 print(*[name for name in others if name in sys.modules])
@@ -59,5 +62,7 @@ def test_every_public_name_can_be_imported() -> None:
     for name in langchain_thinnest.__all__:
         assert getattr(langchain_thinnest, name).__name__ == name
         assert name in dir(langchain_thinnest)
+    assert "__version__" in dir(langchain_thinnest)
+    assert langchain_thinnest.__version__ == version("langchain-thinnest")
     with pytest.raises(AttributeError, match="nonsense"):
         langchain_thinnest.nonsense  # noqa: B018

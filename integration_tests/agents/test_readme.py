@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import ConfigurableField
 
-from integration_tests.conftest import EXAMPLES_IMPORT
+from integration_tests.conftest import EXAMPLES_IMPORT, KEY
 from integration_tests.warm import Cold, Warm, warmed_up
 from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import ThinnestEmulator
+from unit_tests.contract import TEXT
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,7 +52,7 @@ SHOWS: dict[str, list[str]] = {
         "Name: get_weather\n\nIt is sunny in Paris.",
         "From “Machine learning”",
     ],
-    "moving.md": ["From “Tides”"],
+    "moving.md": ["From “Tides”", "From “Tides”"],
     "settings.md": ["From “Tides”"],
     "sessions.md": ["Your name is Ada.", "And Lyon?\n---\nWhy?\n---"],
     "testing.md": ["You have asked 0 times before.", "1 passed"],
@@ -151,3 +153,20 @@ def test_the_settings_are_all_told() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_init_chat_model_knows_no_provider_of_ours(emulator: ThinnestEmulator) -> None:
+    """As docs/moving.md says: and where it takes a name, `create_agent` takes a model."""
+    from langchain.agents import create_agent
+    from langchain.chat_models import init_chat_model
+
+    with pytest.raises(ValueError, match="Unable to infer model provider"):
+        init_chat_model("thinnest:ag_demo")
+    with pytest.raises(ValueError, match="Unsupported provider='thinnest'"):
+        init_chat_model("ag_demo", model_provider="thinnest")
+    model = ChatThinnest(api_key=KEY, base_url=emulator.base_url, agent_id="ag_example")
+    answer = create_agent(model).invoke({"messages": "hi"})["messages"][-1]
+    assert answer.text == TEXT
+    by_config = model.configurable_fields(agent_id=ConfigurableField(id="agent"))
+    echo = by_config.invoke("hi", {"configurable": {"agent": "ag_echo"}})
+    assert echo.text == "0: hi" == model.invoke("hi", agent_id="ag_echo").text
