@@ -150,7 +150,7 @@ def test_it_would_notice() -> None:
     """A message that is new in any of the ways in which messages are made."""
     source = (
         'def f(x):\n    "Not a message."\n'
-        '    raise E(f"{x} is never told of: {1 if x else \'and never of this\'}")\n'
+        "    raise E(f\"{x} is never told of: {1 if x else 'and never of this'}\")\n"
         '    log.info("Calls are %s times %.0f slower.", x, 2)\n'
         '    return "It is wrong " + ("in one way or another" if x else "x")\n'
     )

@@ -38,13 +38,15 @@ class Fields(griffe.Extension):
         """Look at the class once everything is loaded."""
         if pkg.path != "langchain_thinnest":
             return
-        of_pydantic = pkg["_fields.ThinnestFields"].extra["griffe_pydantic"]
+        fields = pkg["_fields.ThinnestFields"]
+        fields.docstring = None  # the page has its own words
+        of_pydantic = fields.extra["griffe_pydantic"]
         own = {name: field for name, field in of_pydantic["fields"]().items() if _is_own(name)}
         # What is checked stands with each field; the list above them is of ours alone.
         of_pydantic.update(config={}, validators=dict, fields=lambda: own)
         of_model = pkg["chat_models.ChatThinnest"].extra["griffe_pydantic"]
         of_model.update(config={}, validators=dict, fields=dict)
-        for name, field in pkg["_fields.ThinnestFields"].members.items():
+        for name, field in fields.members.items():
             if isinstance(field, griffe.Attribute) and _is_own(name):
                 if field.docstring is None:
                     raise ValueError(f"{name} has no docstring")

@@ -20,7 +20,7 @@ from langchain_thinnest import ChatThinnest
 from langchain_thinnest.emulator import ThinnestEmulator
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # These have tests of their own.
 ELSEWHERE = {"many-workers.md", "web-server.md", "which-key.md"}
 # What each example prints, among other things: so that it cannot run and show nothing.
@@ -34,12 +34,22 @@ SHOWS: dict[str, list[str]] = {
         "tool [{",
         "ThinnestNotFoundError 404 False",
     ],
+    "batches.md": ["25 answers, 25 requests taken"],
+    "calls.md": ["'session_id': 'ada'"],
+    "chains.md": [
+        "From “Machine learning”",
+        "From “Tides”",
+        "Your name is Ada.",
+        "From “Tides”",
+    ],
     "errors-and-retries.md": [
         "ThinnestNotFoundError 404 Agent not found",
         "From “Tides”",
         "From “Tides”",
         "stop_sequence None",
     ],
+    "hosted-agents.md": ["'total_tokens'"],
+    "index.md": ["From “Machine learning”"],
     "langgraph.md": [
         "on_tool_end search_library",
         "human And what are tides?\nai Let me",
@@ -50,10 +60,11 @@ SHOWS: dict[str, list[str]] = {
         "Name: get_weather\n\nIt is sunny in Paris.",
         "From “Machine learning”",
     ],
-    "moving.md": ["From “Tides”"],
+    "moving.md": ["From “Tides”", "From “Tides”", "From “Tides”"],
     "settings.md": ["From “Tides”"],
     "sessions.md": ["Your name is Ada.", "And Lyon?\n---\nWhy?\n---"],
     "testing.md": ["You have asked 0 times before.", "1 passed"],
+    "troubleshooting.md": ["From “Tides”"],
     "typed-answers.md": ["Trip(city='Lisbon', days=3)"],
     "watching-tools.md": [
         "calls search_library {'query': 'machine learning'}",
