@@ -82,5 +82,5 @@ def _on_the_site(path: str, files: Files, config: MkDocsConfig) -> str | None:
 def on_page_content(html: str, **_: Any) -> str:
     """Put each table into a box of its own, which scrolls where the table is too wide."""
     return re.sub(
-        r"<table>.*?</table>", r'<div class="wide" tabindex="0">\g<0></div>', html, flags=re.S
+        r"<table>(?:.|\n)*?</table>", r'<div class="wide" tabindex="0">\g<0></div>', html
     )

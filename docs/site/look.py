@@ -1,7 +1,7 @@
 """Looks at the site in Chromium, at two widths: `make docs-look`.
 
-No page scrolls sideways, nothing sticks out of it but in a box that scrolls, no page asks another
-host for anything, and no script fails. `CHROMIUM` names the browser, if it is not on the path.
+No page scrolls sideways, nothing sticks out of it but in a box that scrolls, no page asks
+another host for anything, and no script fails. `CHROMIUM` names the browser, if it is not on the path.
 
     python docs/site/look.py [folder for pictures] [part of a page's path]
 """
@@ -31,7 +31,8 @@ SWITCHES = [
 ]
 # What sticks out on the right, but for what a box of its own lets scroll.
 STICKS_OUT = """() => {
-  const scrolls = e => e && (["auto", "scroll", "hidden"].includes(getComputedStyle(e).overflowX)
+  const boxes = ["auto", "scroll", "hidden"];
+  const scrolls = e => e && (boxes.includes(getComputedStyle(e).overflowX)
     || scrolls(e.parentElement.closest(".md-content *")));
   const wide = [...document.querySelectorAll(".md-content *")].filter(e =>
     e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1 &&
@@ -41,6 +42,8 @@ STICKS_OUT = """() => {
 
 
 def serve() -> http.server.ThreadingHTTPServer:
+    """Serve the site on loopback."""
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             """Print nothing."""

@@ -1,4 +1,4 @@
-"""The examples of the docstrings, which the reference shows: each runs, against the emulator."""
+"""The examples of the docstrings, which the reference shows: each runs with the emulator."""
 
 from __future__ import annotations
 
