@@ -105,7 +105,7 @@ memory: .venv/test
 
 # The documentation site, into build/site; the second one looks at each page in a browser, too.
 docs: .venv-docs/docs
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 	@echo "The site is in build/site: python3 -m http.server -d build/site"
 
 docs-look: docs

@@ -20,6 +20,13 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 # Files of the repository that are pages of the site.
 PAGES = {"CHANGELOG.md": "changelog.md", "benchmarks/README.md": "benchmarks.md"}
+# A message that is searched for is to bring the page of messages, and numbers come last.
+BOOSTS = {
+    "troubleshooting.md": 60,
+    "benchmarks.md": 0.1,
+    "mutants.md": 0.1,
+    "changelog.md": 0.3,
+}
 _SOURCES = {page: source for source, page in PAGES.items()}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
@@ -44,6 +51,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Make the links of a page those of the site."""
     uri = page.file.src_uri
+    if uri in BOOSTS:
+        page.meta["search"] = {"boost": BOOSTS[uri]}
     source = _SOURCES.get(uri, f"docs/{uri}")
 
     def on_the_site(link: re.Match[str]) -> str:

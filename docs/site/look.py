@@ -1,7 +1,8 @@
 """Looks at the site in Chromium, at two widths: `make docs-look`.
 
 No page scrolls sideways, nothing sticks out of it but in a box that scrolls, no page asks
-another host for anything, and no script fails. `CHROMIUM` names the browser, if it is not on the path.
+another host for anything, no script fails, and the search finds messages. `CHROMIUM` names the
+browser, if it is not on the path.
 
     python docs/site/look.py [folder for pictures] [part of a page's path]
 """
@@ -15,6 +16,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -39,6 +41,16 @@ STICKS_OUT = """() => {
     !scrolls(e.parentElement) && !scrolls(e));
   return wide.slice(0, 3).map(e => e.tagName + ": " + e.textContent.trim().slice(0, 60));
 }"""
+
+# Messages that users paste into the search, as they see them.
+MESSAGES = [
+    "is missing: pass api_key=... or set THINNEST_API_KEY",
+    "There is nothing to send: no message holds any text.",
+    "The API key is missing or invalid. Set THINNEST_API_KEY or pass api_key=... [401]",
+    "hung up before it began its answer",
+    "No event came for 600 s, as long as the field `stall_timeout` allows",
+    "The store of shared_limits is out of reach",
+]
 
 
 def serve() -> http.server.ThreadingHTTPServer:
@@ -67,6 +79,15 @@ def look(page: Page, url: str, pictures: Path | None, name: str) -> list[str]:
     return wrong
 
 
+def search(page: Page, home: str, message: str) -> list[str]:
+    """What is wrong with what the search finds for a message."""
+    page.goto(f"{home}?q={quote(message)}")
+    page.wait_for_selector(".md-search-result__item")
+    items = page.locator(".md-search-result__item").all()[:3]
+    found = [item.inner_text().splitlines()[0] for item in items]
+    return [] if "Troubleshooting" in found else [f"the search for {message!r} finds {found}"]
+
+
 def main(pictures: Path | None = None, part: str = "") -> int:
     """Look at every page; return how many things are wrong."""
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -84,6 +105,8 @@ def main(pictures: Path | None = None, part: str = "") -> int:
     found: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=SWITCHES)
+        page = browser.new_page()
+        found += [what for message in MESSAGES for what in search(page, home, message)]
         for width, height in WIDTHS.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             said: list[str] = []

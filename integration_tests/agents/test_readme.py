@@ -63,7 +63,7 @@ SHOWS: dict[str, list[str]] = {
     "moving.md": ["From “Tides”", "From “Tides”", "From “Tides”"],
     "settings.md": ["From “Tides”"],
     "sessions.md": ["Your name is Ada.", "And Lyon?\n---\nWhy?\n---"],
-    "testing.md": ["You have asked 0 times before.", "1 passed"],
+    "testing.md": ["You have asked 0 times before.", "", "1 passed"],
     "troubleshooting.md": ["From “Tides”"],
     "typed-answers.md": ["Trip(city='Lisbon', days=3)"],
     "watching-tools.md": [
