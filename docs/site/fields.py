@@ -6,11 +6,12 @@ names, units and limits is added here, from the class itself.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import griffe
 from langchain_core.language_models import BaseChatModel
 
+from langchain_thinnest._fields import NO_EFFECT
 from langchain_thinnest.chat_models import ChatThinnest
 
 UNITS = {
@@ -51,12 +52,23 @@ class Fields(griffe.Extension):
                 if field.docstring is None:
                     raise ValueError(f"{name} has no docstring")
                 field.value = None
+                _check(name)
                 told = ". ".join(told_of(name))
                 field.docstring.value = f"{told}.\n\n{field.docstring.value}"
 
 
 def _is_own(name: str) -> bool:
     return name in ChatThinnest.model_fields and name not in BaseChatModel.model_fields
+
+
+def _check(name: str) -> None:
+    """Fail the build for a number without a unit, or a default that is not told."""
+    field = ChatThinnest.model_fields[name]
+    is_number = bool({int, float} & {field.annotation, *get_args(field.annotation)})
+    if is_number and name not in UNITS and name not in NO_EFFECT:
+        raise ValueError(f"docs/site/fields.py does not say what {name} is counted in")
+    if field.default_factory is not None and name not in FOUND:
+        raise ValueError(f"docs/site/fields.py does not say where {name} is found")
 
 
 def told_of(name: str) -> list[str]:

@@ -160,5 +160,12 @@ def test_the_settings_are_all_told() -> None:
     assert ours - set(told) == set()
 
 
+def test_the_fields_of_langchain_are_all_told() -> None:
+    page = (ROOT / "docs" / "api" / "model.md").read_text(encoding="utf-8")
+    table = page.partition("## Fields of LangChain")[2].partition("## Methods")[0]
+    told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)))
+    assert set(told) == BaseChatModel.model_fields.keys()
+
+
 def test_the_readme_is_short() -> None:
     assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 200
