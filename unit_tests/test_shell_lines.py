@@ -17,7 +17,7 @@ EXTRAS = set(re.findall(r"^([\w-]+) = \[", SECTION, re.MULTILINE))
 SOURCES = "".join(
     p.read_text(encoding="utf-8") for p in (ROOT / "langchain_thinnest").rglob("*.py")
 )
-OTHERS = {"langchain", "pytest", "httpx[socks]"}
+OTHERS = {"langchain", "langgraph", "pytest", "httpx[socks]"}
 MODULES = {"langchain_thinnest", "integration_tests", "unit_tests", "benchmarks"}
 
 
