@@ -8,11 +8,12 @@ override QUESTION := $(value QUESTION)
 export QUESTION
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+LOOK_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
 .PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest test-engines lint bench \
-	bench-limits fuzz mutants break-faults chaos memory clean
+	bench-limits fuzz mutants break-faults chaos memory docs docs-look clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
@@ -142,8 +143,17 @@ chaos: .venv/test
 memory: .venv/test
 	.venv/bin/python -m integration_tests.memory
 
+# The documentation site, into build/site; the second one looks at each page in a browser, too.
+docs: .venv-docs/docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+	@echo "The site is in build/site: python3 -m http.server -d build/site"
+
+docs-look: docs
+	.venv-docs/bin/python $(PIP) install --group docs-look
+	.venv-docs/bin/python docs/site/look.py $(LOOK_ARGS)
+
 clean:
-	rm -rf .venv .venv-lowest .venv-engines build dist mutants
+	rm -rf .venv .venv-lowest .venv-engines .venv-docs build dist mutants
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -174,6 +184,13 @@ clean:
 
 .venv/bench: .venv/bin/python pyproject.toml
 	@.venv/bin/python $(PIP) install -e . --group bench
+	@touch $@
+
+.venv-docs/docs: pyproject.toml
+	@echo "Setting up .venv-docs; this takes a minute, once."
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python $(PIP) install --upgrade pip
+	@.venv-docs/bin/python $(PIP) install -e . --group docs
 	@touch $@
 
 .venv-lowest/test: pyproject.toml Makefile

@@ -22,7 +22,7 @@ from langchain_thinnest.emulator import ThinnestEmulator
 from unit_tests.contract import TEXT
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # These have tests of their own.
 ELSEWHERE = {"engines.md", "many-workers.md", "web-server.md", "which-key.md"}
 # What each example prints, among other things: so that it cannot run and show nothing.
@@ -36,12 +36,22 @@ SHOWS: dict[str, list[str]] = {
         "tool [{",
         "ThinnestNotFoundError 404 False",
     ],
+    "batches.md": ["25 answers, 25 requests taken"],
+    "calls.md": ["'session_id': 'ada'"],
+    "chains.md": [
+        "From “Machine learning”",
+        "From “Tides”",
+        "Your name is Ada.",
+        "From “Tides”",
+    ],
     "errors-and-retries.md": [
         "ThinnestNotFoundError 404 Agent not found",
         "From “Tides”",
         "From “Tides”",
         "stop_sequence None",
     ],
+    "hosted-agents.md": ["'total_tokens'"],
+    "index.md": ["From “Machine learning”"],
     "langgraph.md": [
         "on_tool_end search_library",
         "human And what are tides?\nai Let me",
@@ -52,10 +62,11 @@ SHOWS: dict[str, list[str]] = {
         "Name: get_weather\n\nIt is sunny in Paris.",
         "From “Machine learning”",
     ],
-    "moving.md": ["From “Tides”", "From “Tides”"],
+    "moving.md": ["From “Tides”"] * 4,
     "settings.md": ["From “Tides”"],
     "sessions.md": ["Your name is Ada.", "And Lyon?\n---\nWhy?\n---"],
-    "testing.md": ["You have asked 0 times before.", "1 passed"],
+    "testing.md": ["You have asked 0 times before.", "", "1 passed"],
+    "troubleshooting.md": ["From “Tides”"],
     "typed-answers.md": ["Trip(city='Lisbon', days=3)"],
     "watching-tools.md": [
         "calls search_library {'query': 'machine learning'}",
@@ -149,6 +160,13 @@ def test_the_settings_are_all_told() -> None:
     told = re.findall(r"`(\w+)`", (ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
     ours = ChatThinnest.model_fields.keys() - BaseChatModel.model_fields.keys()
     assert ours - set(told) == set()
+
+
+def test_the_fields_of_langchain_are_all_told() -> None:
+    page = (ROOT / "docs" / "api" / "model.md").read_text(encoding="utf-8")
+    table = page.partition("## Fields of LangChain")[2].partition("## Methods")[0]
+    told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)))
+    assert set(told) == BaseChatModel.model_fields.keys()
 
 
 def test_the_readme_is_short() -> None:
