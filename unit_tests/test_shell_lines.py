@@ -37,7 +37,13 @@ def lines_of(text: str) -> list[str]:
 
 def test_each_line_is_of_a_known_kind(text: str) -> None:
     for line in lines_of(text):
-        assert re.match(r"pip install |python -m |make |export \w+=\S+$", line), line
+        known = r"pip install |python -m |python \w+\.py |make |cd |echo |export( \w+=\S+)+$"
+        assert re.match(known, line), line
+
+
+def test_scripts_are_there(text: str) -> None:
+    for script in re.findall(r"^python (\w+\.py)", "\n".join(lines_of(text)), re.MULTILINE):
+        assert list((ROOT / "cookbook").glob(f"*/{script}")), script
 
 
 def test_what_is_installed_is_there(text: str) -> None:
