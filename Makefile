@@ -7,12 +7,13 @@ QUESTION ?=
 override QUESTION := $(value QUESTION)
 export QUESTION
 PYTEST_ARGS ?=
+PAGE_ARGS ?=
 BENCH_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
 .PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest lint bench bench-limits fuzz \
-	mutants break-faults chaos memory clean
+	mutants break-faults chaos memory chat-page test-pages clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
@@ -102,8 +103,16 @@ chaos: .venv/test
 memory: .venv/test
 	.venv/bin/python -m integration_tests.memory
 
+# A page to chat with an agent on: docs/chat-page.md. PAGE_ARGS="--headless --port 8000"
+chat-page: .venv-pages/pages
+	@.venv-pages/bin/python cookbook/chat_page $(PAGE_ARGS)
+
+# The chat page in a real Chromium, and `langgraph dev`.
+test-pages: .venv-pages/pages
+	.venv-pages/bin/python -m pytest integration_tests/pages $(PYTEST_ARGS)
+
 clean:
-	rm -rf .venv .venv-lowest build dist mutants
+	rm -rf .venv .venv-lowest .venv-pages build dist mutants
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -130,4 +139,12 @@ clean:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP) install --upgrade pip
 	.venv-lowest/bin/python $(PIP) install -e ".[emulator]" --group test $(LOWEST)
+	@touch $@
+
+# Apart from .venv, since Chainlit and `langgraph dev` pin much.
+.venv-pages/pages: pyproject.toml
+	@echo "Setting up .venv-pages; this takes a minute, once."
+	@$(PYTHON) -m venv .venv-pages
+	@.venv-pages/bin/python $(PIP) install --upgrade pip
+	@.venv-pages/bin/python $(PIP) install -e ".[emulator,langgraph]" --group pages
 	@touch $@
