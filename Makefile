@@ -107,7 +107,7 @@ memory: .venv/test
 chat-page: .venv-pages/pages
 	@.venv-pages/bin/python cookbook/chat_page $(PAGE_ARGS)
 
-# The chat page in a real Chromium, and `langgraph dev`.
+# The chat page in a real Chromium.
 test-pages: .venv-pages/pages
 	.venv-pages/bin/python -m pytest integration_tests/pages $(PYTEST_ARGS)
 
@@ -141,10 +141,10 @@ clean:
 	.venv-lowest/bin/python $(PIP) install -e ".[emulator]" --group test $(LOWEST)
 	@touch $@
 
-# Apart from .venv, since Chainlit and `langgraph dev` pin much.
+# Apart from .venv, since Chainlit pins much.
 .venv-pages/pages: pyproject.toml
 	@echo "Setting up .venv-pages; this takes a minute, once."
 	@$(PYTHON) -m venv .venv-pages
 	@.venv-pages/bin/python $(PIP) install --upgrade pip
-	@.venv-pages/bin/python $(PIP) install -e ".[emulator,langgraph]" --group pages
+	@.venv-pages/bin/python $(PIP) install -e ".[emulator]" --group pages
 	@touch $@
