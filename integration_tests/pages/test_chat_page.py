@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from integration_tests.pages.servers import free_port, until_it_serves
+from integration_tests.servers import free_port, until_it_serves
 from langchain_thinnest.emulator import Fault, ThinnestEmulator
 
 HERE = Path(__file__).parents[2] / "cookbook" / "chat_page"
