@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,9 @@ from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_client, get_sync_client
 from langgraph_sdk.errors import UnprocessableEntityError
 
-HERE = Path(__file__).parents[2] / "cookbook" / "langgraph_server"
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "cookbook" / "langgraph_server"
+PAGE = ROOT / "docs" / "langgraph-server.md"
 CALL = {"type": "tool_call", "name": "search_library", "args": {"query": "tides"}}
 RESULT = {"type": "tool_result", "name": "search_library", "result": "Of Moon and Sun."}
 BEFORE, AFTER = ["Let me ", "look. "], ["The Moon ", "does it."]
@@ -74,7 +77,7 @@ def url(
         **os.environ,
         "LANGGRAPH_CLI_NO_ANALYTICS": "1",
         "LANGSMITH_TRACING": "false",
-        "PYTHONPATH": str(HERE.parents[1]),
+        "PYTHONPATH": str(ROOT),
         "THINNEST_AGENT_ID": "ag_1",
         "THINNEST_API_KEY": KEY,
         "THINNEST_BASE_URL": the_emulator.base_url,
@@ -190,6 +193,30 @@ def test_v3_events_open_and_close_each_block(
         "text",
     ]
     assert [ended[0]["text"], ended[3]["text"]] == ["".join(BEFORE), "".join(AFTER)]
+
+
+@pytest.mark.parametrize(
+    ("number", "shows"),
+    [
+        (0, "AIMessageChunk look. \ntool Of Moon and Sun.\nAIMessageChunk The Moon "),
+        (1, "on_tool_start search_library {'input': {'query': 'tides'}}\non_tool_end search"),
+    ],
+)
+def test_the_pages_examples(
+    url: str,
+    emulator: ThinnestEmulator,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    shows: str,
+) -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert len(blocks) == 2
+    scope: dict[str, Any] = {}
+    exec(blocks[number].replace("http://127.0.0.1:2024", url), scope)
+    scope["client"].close()
+    assert shows in capsys.readouterr().out
 
 
 def test_tools_mode_is_refused(url: str, emulator: ThinnestEmulator) -> None:
