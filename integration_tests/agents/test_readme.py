@@ -22,7 +22,8 @@ from langchain_thinnest.emulator import ThinnestEmulator
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # These have tests of their own.
-ELSEWHERE = {"langgraph-server.md", "many-workers.md", "web-server.md", "which-key.md"}
+ELSEWHERE = {"langgraph-server.md", "many-workers.md", "traces.md"}
+ELSEWHERE |= {"web-server.md", "which-key.md"}
 # What each example prints, among other things: so that it cannot run and show nothing.
 SHOWS: dict[str, list[str]] = {
     "README.md": [

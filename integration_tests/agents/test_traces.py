@@ -7,10 +7,16 @@ in memory; LangSmith's own tracer, with a server that takes what it sends.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +24,9 @@ from langchain.agents import create_agent
 from langchain_core.tracers import LangChainTracer
 from langsmith import Client
 from openinference.instrumentation.langchain import LangChainInstrumentor
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,6 +36,8 @@ from langchain_thinnest import ThinnestError, create_thinnest_agent
 from langchain_thinnest.emulator import Fault, ThinnestEmulator
 from unit_tests.contract import EVENTS
 
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "traces.md"
 CONFIG: Any = {"configurable": {"thread_id": "ada"}}
 USAGE = EVENTS[-1]["usage"]
 CALL, RESULT = (
@@ -147,7 +158,7 @@ class Collector(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Collects)
-        self.bodies: list[bytes] = []
+        self.bodies: list[bytes] = []  # uncompressed
         self.runs: dict[str, dict[str, Any]] = {}
 
     @property
@@ -160,15 +171,38 @@ class Collects(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
         self.server.bodies.append(body)
-        run = json.loads(body)
-        known = self.server.runs.setdefault(run.get("id") or self.path.split("/")[-1], {})
-        known.update({name: value for name, value in run.items() if value is not None})
-        self.send_response(202)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        if self.path.startswith("/runs"):
+            self._take_runs(json.loads(body))
+        self._say({})
 
     do_PATCH = do_POST  # noqa: N815
+
+    def do_GET(self) -> None:
+        config = {
+            "use_multipart_endpoint": False,
+            "size_limit": 100,
+            "size_limit_bytes": 10**7,
+        }
+        scale = {"scale_up_qsize_trigger": 1000, "scale_up_nthreads_limit": 1}
+        self._say({"batch_ingest_config": config | scale | {"scale_down_nempty_trigger": 4}})
+
+    def _take_runs(self, told: dict[str, Any]) -> None:
+        several = "post" in told or "patch" in told
+        runs = [*told.get("post", []), *told.get("patch", [])] if several else [told]
+        for run in runs:
+            known = self.server.runs.setdefault(run.get("id") or self.path.split("/")[-1], {})
+            known.update({name: value for name, value in run.items() if value is not None})
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -182,7 +216,7 @@ def collector() -> Iterator[Collector]:
         yield collector
         collector.shutdown()
         thread.join()
-    assert b"hi" in b"".join(collector.bodies)
+    assert len(b"".join(collector.bodies)) > 1000
     assert KEY.encode() not in b"".join(collector.bodies)
 
 
@@ -210,3 +244,114 @@ def test_langsmith_sees_the_same(agent: Any, way: Way, collector: Collector) -> 
         metadata = run["extra"]["metadata"]
         assert "ada" in (metadata.get("session_id"), metadata.get("thread_id")), run["name"]
     assert not any("error" in run for run in runs)
+
+
+def on_the_page(*numbers: int) -> str:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert len(blocks) == 4
+    return "\n".join(blocks[number] for number in numbers)
+
+
+# How MLflow shows the traces that it has.
+SHOW = """
+mlflow.flush_trace_async_logging()
+for trace in mlflow.search_traces(return_type="list"):
+    print("session", trace.info.trace_metadata["mlflow.trace.session"])
+    print("usage", trace.info.token_usage["total_tokens"])
+    print(*(span.name for span in trace.data.spans))
+    print(trace.to_json())
+"""
+
+
+def run(code: str, folder: Path, **environment: str) -> str:
+    known = {name: os.environ[name] for name in os.environ if "LANGSMITH" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**known, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert KEY not in done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def asking(emulator: ThinnestEmulator) -> dict[str, str]:
+    asked = {"THINNEST_API_KEY": KEY, "THINNEST_AGENT_ID": "ag_demo"}
+    return {**asked, "THINNEST_BASE_URL": emulator.base_url}
+
+
+def test_the_pages_langsmith(
+    collector: Collector, asking: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {"LANGSMITH_TRACING": "true", "LANGSMITH_API_KEY": "ls_1"}
+    settings["LANGSMITH_ENDPOINT"] = collector.url
+    run(on_the_page(0), tmp_path, **asking, **settings)
+    names = {run["name"] for run in collector.runs.values()}
+    assert names >= {"guide", "ChatThinnest", "search_library"}
+
+
+def test_the_pages_langfuse(
+    collector: Collector, asking: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk"}
+    settings["LANGFUSE_BASE_URL"] = collector.url
+    run(on_the_page(0, 1), tmp_path, **asking, **settings)
+    sent = spans_sent(collector)
+    assert in_tree(sent, "search_library") == ["search_library", "ChatThinnest", "guide"]
+    assert all(said["session.id"] == "ada" for _, said in sent.values())
+    (usage,) = (
+        said["langfuse.observation.usage_details"]
+        for name, said in sent.values()
+        if name == "ChatThinnest"
+    )
+    assert json.loads(usage)["total"] > 0
+
+
+def test_the_pages_phoenix(
+    collector: Collector, asking: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {"PHOENIX_COLLECTOR_ENDPOINT": f"{collector.url}/v1/traces"}
+    run(on_the_page(2, 0), tmp_path, **asking, **settings)
+    sent = spans_sent(collector)
+    assert in_tree(sent, "search_library") == ["search_library", "ChatThinnest", "guide"]
+    assert all(said["session.id"] == "ada" for _, said in sent.values())
+
+
+def test_the_pages_mlflow(asking: dict[str, str], tmp_path: Path) -> None:
+    # Its database needs the whole of MLflow.
+    settings = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_URI": tmp_path.as_uri()}
+    shown = run(on_the_page(3, 0) + SHOW, tmp_path, **asking, **settings).splitlines()
+    assert shown[0] == "session ada"
+    assert int(shown[1].removeprefix("usage ")) > 0
+    assert shown[2].split()[-3:] == ["guide", "ChatThinnest", "search_library"]
+
+
+Sent = dict[tuple[bytes, bytes], tuple[str, dict[str, str]]]
+
+
+def spans_sent(collector: Collector) -> Sent:
+    """What OpenTelemetry sent: names and texts, by the ids of the span and its parent."""
+    sent: Sent = {}
+    for body in collector.bodies:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for span in (span for scope in resource.scope_spans for span in scope.spans):
+                said = {pair.key: pair.value.string_value for pair in span.attributes}
+                sent[span.span_id, span.parent_span_id] = span.name, said
+    return sent
+
+
+def in_tree(sent: Sent, name: str) -> list[str]:
+    """The names from a span up to the outside; the same ones below each other once."""
+    (found,) = (ids for ids, (known, _) in sent.items() if known == name)
+    path = [name]
+    while above := [ids for ids in sent if ids[0] == found[1]]:
+        (found,) = above
+        path += [sent[found][0]] * (sent[found][0] != path[-1])
+    return path
