@@ -7,13 +7,14 @@ QUESTION ?=
 override QUESTION := $(value QUESTION)
 export QUESTION
 PYTEST_ARGS ?=
+PAGE_ARGS ?=
 BENCH_ARGS ?=
 LOOK_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
 .PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest test-engines lint bench \
-	bench-limits fuzz mutants break-faults chaos memory docs docs-look clean
+	bench-limits fuzz mutants break-faults chaos memory docs docs-look chat-page test-pages clean
 
 demo: .venv/demo
 	@if [ -n "$$QUESTION" ]; then .venv/bin/python -m langchain_thinnest -- "$$QUESTION"; \
@@ -152,8 +153,16 @@ docs-look: docs
 	.venv-docs/bin/python $(PIP) install --group docs-look
 	.venv-docs/bin/python docs/site/look.py $(LOOK_ARGS)
 
+# A page to chat with an agent on: docs/chat-page.md. PAGE_ARGS="--headless --port 8000"
+chat-page: .venv-pages/pages
+	@.venv-pages/bin/python cookbook/chat_page $(PAGE_ARGS)
+
+# The chat page in a real Chromium.
+test-pages: .venv-pages/pages
+	.venv-pages/bin/python -m pytest integration_tests/pages $(PYTEST_ARGS)
+
 clean:
-	rm -rf .venv .venv-lowest .venv-engines .venv-docs build dist mutants
+	rm -rf .venv .venv-lowest .venv-engines .venv-docs .venv-pages build dist mutants
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -204,4 +213,12 @@ clean:
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python $(PIP) install --upgrade pip
 	.venv-engines/bin/python $(PIP) install -e ".[emulator,redis]" --group engines
+	@touch $@
+
+# Apart from .venv, since Chainlit pins much.
+.venv-pages/pages: pyproject.toml
+	@echo "Setting up .venv-pages; this takes a minute, once."
+	@$(PYTHON) -m venv .venv-pages
+	@.venv-pages/bin/python $(PIP) install --upgrade pip
+	@.venv-pages/bin/python $(PIP) install -e ".[emulator]" --group pages
 	@touch $@

@@ -24,7 +24,8 @@ from unit_tests.contract import TEXT
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # These have tests of their own.
-ELSEWHERE = {"engines.md", "many-workers.md", "web-server.md", "which-key.md"}
+ELSEWHERE = {"engines.md", "langgraph-server.md", "many-workers.md", "traces.md"}
+ELSEWHERE |= {"web-server.md", "which-key.md"}
 # What each example prints, among other things: so that it cannot run and show nothing.
 SHOWS: dict[str, list[str]] = {
     "README.md": [
