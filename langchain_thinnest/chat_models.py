@@ -313,7 +313,8 @@ class ChatThinnest(ThinnestBinding):
             config.get("callbacks"), self.callbacks, self.verbose
         )
         if manager.handlers:
-            kwargs[_RUN] = CallbackManagerForLLMRun(**_run_fields(config, manager))
+            session_id = self._context(kwargs)[0]
+            kwargs[_RUN] = CallbackManagerForLLMRun(**_run_fields(config, manager, session_id))
         return super().stream(input, config, stop=stop, **kwargs)
 
     @override
@@ -331,7 +332,10 @@ class ChatThinnest(ThinnestBinding):
             config.get("callbacks"), self.callbacks, self.verbose
         )
         if manager.handlers:
-            kwargs[_RUN] = AsyncCallbackManagerForLLMRun(**_run_fields(config, manager))
+            session_id = self._context(kwargs)[0]
+            kwargs[_RUN] = AsyncCallbackManagerForLLMRun(
+                **_run_fields(config, manager, session_id)
+            )
         # Twins differ: the framework's async generator does not close the model's.
         inner: list[AsyncGenerator[ChatGenerationChunk, None]] = []
         kwargs[_INNER] = inner
@@ -631,7 +635,9 @@ def _result(call: Call) -> ChatResult:
 
 
 def _run_fields(
-    config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager
+    config: RunnableConfig,
+    manager: CallbackManager | AsyncCallbackManager,
+    session_id: object,
 ) -> dict[str, Any]:
     """Return the fields of the model's run, which the framework does not pass to `_stream`.
 
@@ -642,7 +648,9 @@ def _run_fields(
     config["run_id"] = run_id
     config["callbacks"] = manager
     tags = config.get("tags") or []
-    metadata = config.get("metadata") or {}
+    metadata = {**(config.get("metadata") or {})}
+    if session_id is not None:
+        metadata["session_id"] = str(session_id)
     return {
         "run_id": run_id,
         "handlers": manager.handlers,

@@ -417,3 +417,27 @@ def test_the_reason_to_finish_that_all_providers_share(
     assert answer.response_metadata["finish_reason"] == "stop"
     found = answer.response_metadata.get("normalized_finish_reason")
     assert found == (reason if normalizes else None)
+
+
+class Tools(BaseCallbackHandler):
+    """Keeps what a tool's run is told beside its call."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_tool_start(
+        self, *_: Any, tags: Any = None, metadata: Any = None, **__: Any
+    ) -> None:
+        self.told.append((tags, metadata))
+
+
+def test_tool_runs_are_told_the_same_in_every_view(
+    network: Network, side: Side, make: Make, view: str
+) -> None:
+    """Of the config and the session: traces gather a conversation's runs by it."""
+    network.answer(WHOLE)
+    model = make(session_id="ada", tags=["own"], metadata={"own": 1})
+    tools = Tools()
+    config = {"callbacks": [tools], "tags": ["config"], "metadata": {"config": 2}}
+    side.ask(view, model, "hi", config)
+    assert tools.told == [(["config"], {"config": 2, "session_id": "ada"})]
