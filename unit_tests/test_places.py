@@ -76,7 +76,8 @@ def test_no_word_is_cut(text: str, edited: str, before: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["東京の天気を調べました結果は", "１２３４５６７８９０１２"]
+    "script",
+    ["東京の天気を調べました結果は", "".join(chr(0xFF10 + n % 10) for n in range(12))],
 )
 def test_scripts_without_spaces_have_no_words_to_cut(script: str) -> None:
     at = len(script) // 2 + 2
