@@ -26,12 +26,18 @@ PAGES = {
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks.md",
 }
-# A message that is searched for is to bring the page of messages, and numbers come last.
+# A message that is searched for is to bring the page of messages. Last come numbers, and what
+# is for those who work on the package.
 BOOSTS = {
     "troubleshooting.md": 60,
     "benchmarks.md": 0.1,
-    "mutants.md": 0.1,
     "changelog.md": 0.3,
+    "code-of-conduct.md": 0.1,
+    "contributing.md": 0.1,
+    "development.md": 0.3,
+    "mutants.md": 0.1,
+    "security.md": 0.3,
+    "stability.md": 0.3,
 }
 _SOURCES = {page: source for source, page in PAGES.items()}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
