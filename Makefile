@@ -13,7 +13,7 @@ LOOK_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest test-engines lint bench \
+.PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest test-pythons test-engines lint bench \
 	bench-limits fuzz mutants break-faults chaos memory docs docs-look chat-page test-pages clean
 
 demo: .venv/demo
@@ -32,7 +32,7 @@ define pytest
 	$(1) -m pytest $(ORDER) -m alone $(2) $(or $(PYTEST_ARGS),integration_tests) || [ $$? = 5 ]
 endef
 # Each process needs the compiled tests: let Python keep them.
-test unit test-random test-lowest test-fast unit-coverage coverage: export PYTHONDONTWRITEBYTECODE =
+test unit test-random test-lowest test-pythons test-fast unit-coverage coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/test
 	$(call pytest,.venv/bin/python,)
@@ -73,6 +73,25 @@ test-lowest: .venv-lowest/test
 test-engines: .venv-engines/test
 	.venv-engines/bin/python -m pytest integration_tests/engines $(PYTEST_ARGS) \
 		--confcutdir=integration_tests/engines -o faulthandler_timeout=0
+
+# The unit tests on each other Python that is found here; those of agents where LangGraph installs.
+PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.1[0-9].*/bin/python3) \
+	$(foreach minor,10 11 12 13 14 15,$(shell command -v python3.$(minor)))
+
+test-pythons: .venv/test
+	@for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit 1; \
+		case " $$done $$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') " in \
+			*" $$version "*) continue ;; \
+		esac; \
+		done="$$done $$version"; \
+		echo "=== Python $$version"; \
+		[ -d .venv-python/$$version ] || $$python -m venv .venv-python/$$version || exit 1; \
+		bin=.venv-python/$$version/bin; \
+		$$bin/python $(PIP) install --upgrade pip || exit 1; \
+		$$bin/python $(PIP) install -e ".[emulator,langgraph]" --group test || exit 1; \
+		$$bin/python -m pytest unit_tests $(ORDER) $(SIDE_BY_SIDE) -n auto $(PYTEST_ARGS) || exit 1; \
+	done
 
 lint: .venv/test
 	.venv/bin/ruff check
@@ -162,7 +181,7 @@ test-pages: .venv-pages/pages
 	.venv-pages/bin/python -m pytest integration_tests/pages $(PYTEST_ARGS)
 
 clean:
-	rm -rf .venv .venv-lowest .venv-engines .venv-docs .venv-pages build dist mutants
+	rm -rf .venv .venv-lowest .venv-python .venv-engines .venv-docs .venv-pages build dist mutants
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

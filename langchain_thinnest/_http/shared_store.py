@@ -314,7 +314,7 @@ class SharedAccount(Account):
 
     def ended(self, id_: str) -> None:
         """Forget a lease or a ticket; called by the store's thread."""
-        self._held.pop(id_, None)
+        self._drop(id_)
         self._leave(id_)
 
 

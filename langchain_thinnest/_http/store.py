@@ -55,7 +55,10 @@ class Account(ABC):
                 so it must be a function in C that does not lock.
         """
         self._on_drop = on_drop
+        # The garbage collector may run while this is read, and let other threads go on: so
+        # even a copy of it needs the lock. No finalizer takes it.
         self._held: dict[str, tuple[LeaseRef, Owner]] = {}
+        self._held_lock = threading.RLock()
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count()
         self.clock: Callable[[], float] = time.monotonic
@@ -72,14 +75,23 @@ class Account(ABC):
         """Register a lease, so that it ends at the latest when it is garbage-collected."""
         ref = LeaseRef(lease, self._on_drop)
         ref.account, ref.id = self, self.new_id()
-        self._held[ref.id] = (ref, owner)
+        with self._held_lock:
+            self._held[ref.id] = (ref, owner)
         return ref.id
+
+    def _holders(self) -> list[tuple[str, LeaseRef, Owner]]:
+        with self._held_lock:
+            return [(id_, ref, owner) for id_, (ref, owner) in self._held.items()]
+
+    def _drop(self, id_: str) -> None:
+        with self._held_lock:
+            self._held.pop(id_, None)
 
     def held_by(self, thread: int, *, by_tasks: bool) -> list[str]:
         """Return the open leases of a thread, with those of its tasks if `by_tasks`."""
         return [
             lease
-            for lease, (ref, (its_thread, is_task)) in self._held.copy().items()
+            for lease, ref, (its_thread, is_task) in self._holders()
             if its_thread == thread and (by_tasks or not is_task)
             if (held := ref()) is not None and held.is_open
         ]
@@ -90,7 +102,7 @@ class Account(ABC):
 
         Leases that have ended are still held: they go at the next use, which may never come.
         """
-        held = [ref() for ref, _ in self._held.copy().values()]
+        held = [ref() for _, ref, _ in self._holders()]
         is_open = any(lease is not None and lease.is_open for lease in held)
         return not is_open and self.clock() - self.used > _KEEP
 
@@ -170,7 +182,7 @@ class MemoryAccount(Account):
             while self._ended:
                 item = self._ended.popleft()
                 ids.append(item if isinstance(item, str) else item.id)
-                self._held.pop(ids[-1], None)
+                self._drop(ids[-1])
             self._limits.end(ids, now)
         return now
 
