@@ -13,7 +13,7 @@ LOOK_ARGS ?=
 # The oldest releases that pyproject.toml allows.
 LOWEST = langchain-core==1.6.0 httpx==0.28.1 pydantic==2.10.0 tenacity==8.4.1
 
-.PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest test-pythons test-engines lint bench \
+.PHONY: demo test unit unit-coverage coverage test-random test-fast test-lowest test-pythons test-tools test-engines lint bench \
 	bench-limits fuzz mutants break-faults chaos memory docs docs-look chat-page test-pages clean
 
 demo: .venv/demo
@@ -28,17 +28,21 @@ ORDER ?= -p no:randomly
 # Tests that depend on time more than others run behind them, alone. Exit status 5: PYTEST_ARGS
 # chooses none.
 define pytest
-	$(1) -m pytest $(ORDER) $(SIDE_BY_SIDE) -m "not alone" $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
+	$(1) -m pytest $(ORDER) $(SIDE_BY_SIDE) -m "not alone and not tools" $(2) $(PYTEST_ARGS) || [ $$? = 5 ]
 	$(1) -m pytest $(ORDER) -m alone $(2) $(or $(PYTEST_ARGS),integration_tests) || [ $$? = 5 ]
 endef
 # Each process needs the compiled tests: let Python keep them.
-test unit test-random test-lowest test-pythons test-fast unit-coverage coverage: export PYTHONDONTWRITEBYTECODE =
+test unit test-random test-tools test-lowest test-pythons test-fast unit-coverage coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/test
 	$(call pytest,.venv/bin/python,)
 
 test-random:
 	$(MAKE) test ORDER=
+
+# Tracers, and a LangGraph server: the tools of others, which take long to begin.
+test-tools: .venv/test
+	.venv/bin/python -m pytest $(ORDER) $(SIDE_BY_SIDE) -m tools integration_tests $(PYTEST_ARGS)
 
 # Those that open no socket. They wait for nothing, so a process to a core is enough.
 UNIT = .venv/bin/python -m pytest unit_tests $(ORDER) $(SIDE_BY_SIDE) -n auto

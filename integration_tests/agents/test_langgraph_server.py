@@ -25,6 +25,8 @@ from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_client, get_sync_client
 from langgraph_sdk.errors import UnprocessableEntityError
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "cookbook" / "langgraph_server"
 PAGE = ROOT / "docs" / "langgraph-server.md"

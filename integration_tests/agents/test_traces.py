@@ -36,6 +36,8 @@ from langchain_thinnest import ThinnestError, create_thinnest_agent
 from langchain_thinnest.emulator import Fault, ThinnestEmulator
 from unit_tests.contract import EVENTS
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "traces.md"
 CONFIG: Any = {"configurable": {"thread_id": "ada"}}
