@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from langgraph.store.memory import InMemoryStore
 from langgraph_supervisor import create_supervisor
 
 from integration_tests.conftest import KEY, Make, example_agent
+from integration_tests.warm import Cold, Warm, warmed_up
 from langchain_thinnest import (
     ChatThinnest,
     ThinnestBalanceError,
@@ -457,13 +456,25 @@ with SqliteSaver.from_conn_string(path + "/threads") as saver, \\
 """.replace("KEY", KEY)
 
 
+@pytest.fixture(scope="module")
+def python() -> Iterator[Warm | Cold]:
+    """Runs code in processes of their own."""
+    modules = ["langchain_thinnest.agents", "langchain_thinnest.chat_models"]
+    modules += ["langgraph.checkpoint.sqlite", "langgraph.store.sqlite"]
+    warm = warmed_up(*modules)
+    yield warm
+    warm.close()
+
+
 @pytest.mark.parametrize("has_store", [True, False])
-def test_processes(emulator: ThinnestEmulator, tmp_path: Path, has_store: bool) -> None:
+def test_processes(
+    emulator: ThinnestEmulator, tmp_path: Path, has_store: bool, python: Warm | Cold
+) -> None:
     """A store tells other processes; without one the state alone says what a session saw."""
     for text in ("one", "two", "removed", "after"):
         arguments = [emulator.base_url, str(tmp_path), str(has_store), text]
-        command = [sys.executable, "-W", "ignore", "-c", PROCESS, *arguments]
-        subprocess.run(command, check=True, timeout=60)
+        done = python.run(["-c", PROCESS, *arguments])
+        assert done.returncode == 0, done.stderr
     sessions = [request["session_id"] for request in emulator.requests]
     assert sessions[:2] == ["t", "t"]
     assert emulator.requests[1]["message"] == "two"
