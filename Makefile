@@ -40,7 +40,7 @@ test: .venv/test
 test-random:
 	$(MAKE) test ORDER=
 
-# Tracers, and a LangGraph server: the tools of others, which take long to begin.
+# The cookbook, tracers and a LangGraph server: what takes long to begin.
 test-tools: .venv/test
 	.venv/bin/python -m pytest $(ORDER) $(SIDE_BY_SIDE) -m tools integration_tests $(PYTEST_ARGS)
 

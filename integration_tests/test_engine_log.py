@@ -31,6 +31,8 @@ import resource
 
 from cookbook.engines import ask as engines
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[1]
 SPAWN = multiprocessing.get_context("spawn")
 

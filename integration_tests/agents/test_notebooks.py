@@ -17,6 +17,8 @@ from nbclient import NotebookClient
 from integration_tests.warm import warmed_up
 from langchain_thinnest.emulator import ThinnestEmulator, demo_agent
 
+pytestmark = pytest.mark.tools
+
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
 NOTEBOOKS = sorted(COOKBOOK.glob("*.ipynb"))
 IMPORTED = ["ipykernel.kernelapp", "ipykernel.ipkernel", "deepagents", "langchain.agents"]
