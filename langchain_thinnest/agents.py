@@ -204,7 +204,7 @@ class _GraphTurn:
         self._shows = streams and TAG_NOSTREAM not in tags
         self.config = config if streams else merge_configs(config, {"tags": [TAG_NOSTREAM]})
         self._calls = 0
-        store: BaseStore | None = self._in_node(lambda: get_runtime().store)
+        store: BaseStore | None = self._in_node(lambda: getattr(get_runtime(), "store", None))
         self._records = SessionRecords(memory, store)
         self._step: int | None = (config.get("metadata") or {}).get("langgraph_step")
         thread = (config.get("configurable") or {}).get("thread_id")
