@@ -59,7 +59,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Turn:
+class NextTurn:
     """A turn that is to come: a thread's messages, and where LangGraph is.
 
     Attributes:
@@ -92,7 +92,7 @@ class Place:
     asked: str
 
 
-def place_of(turn: Turn) -> Generator[str, Seen | None, Place]:
+def place_of(turn: NextTurn) -> Generator[str, Seen | None, Place]:
     """Find the session of a turn.
 
     Yields:
@@ -108,9 +108,12 @@ def place_of(turn: Turn) -> Generator[str, Seen | None, Place]:
         return Place(session_id, None, digests[-1])
     if (known := _seen_part(seen, digests, turn)) is not None:
         return Place(session_id, known, digests[-1])
+    if at == len(turn.messages) and digests[-1] in (seen.whole, seen.brief):
+        return Place(session_id, at, digests[-1])  # there is nothing to say
     # A branch: a new one, or one of whose answers none has reached the state.
-    new = None
-    for size in range(len(digests) - 1, max(at, len(digests) - 1 - _LATEST), -1):
+    new = ""
+    first = min(max(at, len(turn.messages) - _LATEST), len(turn.messages) - 1)
+    for size in range(len(turn.messages), first, -1):
         for attempt in count():
             session_id = _branch(turn.thread, digests[size], attempt)
             seen = yield session_id
@@ -119,7 +122,7 @@ def place_of(turn: Turn) -> Generator[str, Seen | None, Place]:
                 break
             if (known := _seen_part(seen, digests, turn)) is not None:
                 return Place(session_id, known, digests[-1])
-    return Place(new or session_id, 0, digests[-1])
+    return Place(new, 0, digests[-1])
 
 
 def after(asked: str, answer: Sequence[BaseMessage], step: int | None) -> Seen:
@@ -155,7 +158,7 @@ def _kind(message: BaseMessage) -> str:
     return "ai" if isinstance(message, AIMessage) else message.type
 
 
-def _seen_part(seen: Seen, digests: Sequence[str], turn: Turn) -> int | None:
+def _seen_part(seen: Seen, digests: Sequence[str], turn: NextTurn) -> int | None:
     """Return how many messages a session has seen, if it has seen these and no others.
 
     A turn with nothing new is one that is run again: its answer is not to be remembered.
@@ -169,7 +172,7 @@ def _seen_part(seen: Seen, digests: Sequence[str], turn: Turn) -> int | None:
     return next((size for size in sizes if size < len(digests) - 1), None)
 
 
-def _last_answer(turn: Turn) -> tuple[int, str]:
+def _last_answer(turn: NextTurn) -> tuple[int, str]:
     """Return the agent's last answer on this thread: its end, and its session."""
     for at in range(len(turn.messages), 0, -1):
         message = turn.messages[at - 1]

@@ -29,7 +29,7 @@ from typing_extensions import override
 from langchain_thinnest._answer.message import tool_message
 from langchain_thinnest._answer.server_tools import expand
 from langchain_thinnest._answer.turn import ServerToolCall, ServerToolResult
-from langchain_thinnest._forks import Place, Seen, Turn, after, place_of
+from langchain_thinnest._forks import NextTurn, Place, Seen, after, place_of
 from langchain_thinnest._names import PROVIDER
 from langchain_thinnest._request.body import checked_id
 from langchain_thinnest._sessions import RecentSessions, SessionRecords
@@ -259,9 +259,9 @@ class _GraphTurn:
                 self._found(found.value)
         return self
 
-    def _to_place(self, thread: str) -> Turn:
+    def _to_place(self, thread: str) -> NextTurn:
         is_replay = "checkpoint_id" in (self._node_config.get("metadata") or {})
-        return Turn(thread, self._agent_id, self._messages, self._step, is_replay)
+        return NextTurn(thread, self._agent_id, self._messages, self._step, is_replay)
 
     def _found(self, place: Place) -> None:
         self._place = place

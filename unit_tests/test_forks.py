@@ -14,7 +14,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_thinnest._forks import Place, Seen, Turn, after, digests_of, place_of
+from langchain_thinnest._forks import NextTurn, Place, Seen, after, digests_of, place_of
 
 AGENT = "ag_1"
 
@@ -37,7 +37,7 @@ def find(
 ) -> tuple[Place, list[str]]:
     """The turn's place, and which sessions were looked up."""
     asked: list[str] = []
-    finding = place_of(Turn("t", AGENT, messages, **fields))
+    finding = place_of(NextTurn("t", AGENT, messages, **fields))
     try:
         session = next(finding)
         while True:
@@ -213,7 +213,7 @@ def test_the_last_answer_names_the_session() -> None:
 
 
 def test_a_threads_name_is_no_pattern() -> None:
-    finding = place_of(Turn("a.b", AGENT, [answer("1", "axb-0123456789abcdef")]))
+    finding = place_of(NextTurn("a.b", AGENT, [answer("1", "axb-0123456789abcdef")]))
     assert next(finding) == "a.b"
 
 
@@ -263,3 +263,17 @@ def test_a_store_keeps_it_all() -> None:
     assert seen.step == 7
     assert Seen.from_dict({"whole": "w", "later": 1}) == Seen("w")
     assert find({"t": Seen.from_dict({})}, ONE, TWO)[0].session_id != "t"
+
+
+def test_behind_the_last_answer_there_is_nothing_to_say() -> None:
+    """So the call is refused, as without forks; nothing goes out a second time."""
+    known = {"t": after(digests_of([ONE])[-1], [FIRST], None)}
+    place, asked = find(known, ONE, FIRST)
+    assert (place.session_id, place.seen, asked) == ("t", 2, ["t"])
+
+
+def test_an_edited_last_answer_begins_a_branch() -> None:
+    known = {"t": after(digests_of([ONE])[-1], [FIRST], None)}
+    place, _ = find(known, ONE, answer("edited"))
+    assert place.session_id.startswith("t-")
+    assert place.seen == 0

@@ -27,6 +27,7 @@ from langchain_thinnest import (
     ThinnestBalanceError,
     ThinnestError,
     ThinnestInterruptedError,
+    ThinnestRequestError,
     create_thinnest_agent,
 )
 from langchain_thinnest.emulator import Fault, ThinnestEmulator
@@ -505,3 +506,21 @@ def test_a_store_that_takes_nothing_costs_no_answer(
     assert thread.say("two") == ("t", "two", "1: two")  # this process knows
     assert "did not take what session 't' has seen" in caplog.text
     assert KEY not in caplog.text
+
+
+def test_a_run_without_anything_new_is_refused(thread: Thread) -> None:
+    thread.say("one")
+    before = len(thread.emulator.requests)
+    with pytest.raises(ThinnestRequestError, match="There is nothing to send"):
+        thread.run([])
+    assert len(thread.emulator.requests) == before
+    assert thread.say("two")[:2] == ("t", "two")
+
+
+def test_an_edited_last_answer_is_of_another_session(thread: Thread) -> None:
+    """Also where nothing follows it: a graph may ask the agent to go on."""
+    thread.say("one")
+    edited = thread.messages[-1].model_copy(update={"content": "edited"})
+    session, message, _ = thread.say([edited])
+    assert session.startswith("t-")
+    assert message.endswith("edited")

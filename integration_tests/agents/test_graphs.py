@@ -108,6 +108,24 @@ TURNS = [
 ]
 
 
+def in_a_graph(graph: Any) -> Any:
+    parent = StateGraph(MessagesState)
+    parent.add_node("sub", graph)
+    parent.add_edge(START, "sub")
+    return parent.compile()
+
+
+def streamed(model: Any, is_async: bool, nested: bool) -> tuple[list[Any], list[Any]]:
+    """What the `messages` mode showed, and the messages that came into the state."""
+    graph: Any = create_thinnest_agent(model, name="hosted")
+    graph = in_a_graph(graph) if nested else graph
+    parts = [
+        part[-2:] for part in run(graph, is_async, ["messages", "values"], subgraphs=nested)
+    ]
+    messages = [data for mode, data in parts if mode == "messages"]
+    return messages, [data for mode, data in parts if mode == "values"][-1]["messages"][1:]
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("version", [None, "v1"])
@@ -116,16 +134,7 @@ def test_messages_mode_shows_everything_once_and_in_order(
     wired: Make, wire: WireServer, is_async: bool, nested: bool, version: Any, turn: Any
 ) -> None:
     wire.answer(stream(as_sse(*turn)))
-    graph: Any = create_thinnest_agent(wired(output_version=version), name="hosted")
-    if nested:
-        parent = StateGraph(MessagesState)
-        parent.add_node("sub", graph)
-        parent.add_edge(START, "sub")
-        graph = parent.compile()
-    parts = run(graph, is_async, ["messages", "values"], subgraphs=nested)
-    parts = [part[-2:] for part in parts]
-    messages = [data for mode, data in parts if mode == "messages"]
-    final = [data for mode, data in parts if mode == "values"][-1]["messages"][1:]
+    messages, final = streamed(wired(output_version=version), is_async, nested)
     expected = [(m.id, m.text) for m in final if m.text]
     assert shown(messages) == expected
     ids = {message.id for message in final}
@@ -154,17 +163,7 @@ def test_messages_mode_shows_each_call_before_its_result(
 ) -> None:
     """Pages add up what they are given by its id, and have what the state has."""
     wire.answer(stream(as_sse(*turn)))
-    graph: Any = create_thinnest_agent(wired(output_version=version), name="hosted")
-    if nested:
-        parent = StateGraph(MessagesState)
-        parent.add_node("sub", graph)
-        parent.add_edge(START, "sub")
-        graph = parent.compile()
-    parts = [
-        part[-2:] for part in run(graph, is_async, ["messages", "values"], subgraphs=nested)
-    ]
-    messages = [data for mode, data in parts if mode == "messages"]
-    final = [data for mode, data in parts if mode == "values"][-1]["messages"][1:]
+    messages, final = streamed(wired(output_version=version), is_async, nested)
     assert steps(messages) == steps([(message, None) for message in final])
     sums: dict[Any, Any] = {}
     for message, _ in messages:
@@ -394,10 +393,7 @@ def test_v3_events_of_a_graph(make: Make, is_async: bool) -> None:
 @pytest.mark.parametrize("is_async", [False, True])
 def test_v3_events_of_a_graph_in_a_graph(make: Make, is_async: bool) -> None:
     """The answer is shown once: by the subgraph, and not again at the end of the node."""
-    parent = StateGraph(MessagesState)
-    parent.add_node("sub", create_thinnest_agent(make(), name="hosted"))
-    parent.add_edge(START, "sub")
-    graph = parent.compile()
+    graph = in_a_graph(create_thinnest_agent(make(), name="hosted"))
 
     async def arun() -> tuple[list[str], list[str], Any]:
         events = await graph.astream_events(GIVEN, version="v3")
@@ -427,9 +423,7 @@ def test_messages_mode_of_a_graph_in_a_graph(
     make: Make, is_async: bool, subgraphs: bool
 ) -> None:
     """Whoever does not listen to subgraphs is shown each message at the end of the node."""
-    parent = StateGraph(MessagesState)
-    parent.add_node("sub", create_thinnest_agent(make(), name="hosted"))
-    parent.add_edge(START, "sub")
-    parts = run(parent.compile(), is_async, ["messages"], subgraphs=subgraphs)
+    graph = in_a_graph(create_thinnest_agent(make(), name="hosted"))
+    parts = run(graph, is_async, ["messages"], subgraphs=subgraphs)
     messages = [part[-1] for part in parts]
     assert [text for _, text in shown(messages)] == [TEXT[:OFFSET], "...", TEXT[OFFSET:]]
